@@ -1,0 +1,23 @@
+"""Measure and prevent aliasing in convolutional networks: exact, fast, on any machine."""
+
+from . import designs, functional, nn, ops, reference
+from ._backend import backend
+from ._version import __version__
+from .functional import aliasing, asap_pool2d, conv2d_aliasing, flc_pool2d
+from .nn import ASAPPool2d, FLCPool2d
+
+__all__ = [
+    "ASAPPool2d",
+    "FLCPool2d",
+    "__version__",
+    "aliasing",
+    "asap_pool2d",
+    "backend",
+    "conv2d_aliasing",
+    "designs",
+    "flc_pool2d",
+    "functional",
+    "nn",
+    "ops",
+    "reference",
+]

@@ -1,0 +1,99 @@
+"""Which implementation runs: the compiled extension, pure PyTorch, or the one the user forces."""
+
+import importlib
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+
+import torch
+
+__all__ = ["BACKENDS", "Unavailable", "availability", "backend", "extension", "resolve"]
+
+BACKENDS = ("auto", "reference", "cpu", "triton", "cuda")
+ENVIRONMENT = "ALIAS_OPS_BACKEND"
+
+
+class Unavailable(RuntimeError):
+    """The backend asked for cannot run here."""
+
+
+def _load_extension() -> tuple[ModuleType | None, str]:
+    """The extension module, or None with the reason in a user's words."""
+    try:
+        return importlib.import_module("alias_ops._C"), ""
+    except ModuleNotFoundError:
+        return None, "the C++ extension was not built (no compiler at install time, or ALIAS_OPS_BUILD_CPU=0)"
+    except (ImportError, OSError) as error:
+        return None, f"the C++ extension does not load: {error}"
+
+
+extension, _why_no_extension = _load_extension()
+if extension is None:
+    warnings.warn(
+        f"alias_ops runs on the slower pure-PyTorch path: {_why_no_extension}. `alias-ops info` says more.",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+
+_forced = os.environ.get(ENVIRONMENT, "auto").lower()
+
+
+def _checked(name: str, source: str) -> str:
+    if name not in BACKENDS:
+        raise ValueError(f"{source} must be one of {', '.join(BACKENDS)}, got {name!r}")
+    return name
+
+
+def availability(device_type: str = "cpu") -> dict[str, str]:
+    """For every backend, "" if it can run on ``device_type`` here, otherwise the reason why not."""
+    cpu = _why_no_extension
+    if not cpu and device_type != "cpu":
+        cpu = f"it runs on CPU tensors, not on {device_type}"
+    return {
+        "reference": "",
+        "cpu": cpu,
+        "triton": "this version has no Triton kernels",
+        "cuda": "this version has no CUDA C++ kernels",
+    }
+
+
+def resolve(device_type: str) -> str:
+    """The backend that serves tensors on ``device_type``.
+
+    Raises:
+        ValueError: the environment variable names no backend.
+        Unavailable: the forced backend cannot run on this device.
+    """
+    if _forced == "auto":
+        return "cpu" if device_type == "cpu" and extension is not None else "reference"
+    reason = availability(device_type)[_checked(_forced, ENVIRONMENT)]
+    if reason:
+        raise Unavailable(f"backend {_forced!r} cannot run here: {reason}")
+    return _forced
+
+
+@contextmanager
+def backend(name: str) -> Iterator[None]:
+    """Force an implementation inside a ``with`` block, for the whole process.
+
+    Args:
+        name: "auto", "reference" (pure PyTorch), "cpu" (the C++ extension), "triton" or "cuda".
+
+    Raises:
+        ValueError: unknown name.
+        Unavailable: (a RuntimeError) the backend cannot run here.
+    """
+    global _forced
+    _checked(name, "backend")
+    if name != "auto":
+        device_type = "cpu" if name in ("cpu", "reference") or not torch.cuda.is_available() else "cuda"
+        reason = availability(device_type)[name]
+        if reason:
+            raise Unavailable(f"backend {name!r} cannot run here: {reason}")
+    previous, _forced = _forced, name
+    try:
+        yield
+    finally:
+        _forced = previous

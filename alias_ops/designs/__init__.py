@@ -1,0 +1,32 @@
+"""The papers' spectra as float64 factor matrices: everything the ops need to know of mathematics.
+
+Results are cached by their arguments and shared: treat every tensor as read-only.
+"""
+
+from .aliasing import alias_tables, dft_rows, half_band, low_band_rows, low_pass, residual_factors, subsample
+from .conv2d import conv_tables, correlation_size, frame_lines, input_rows, tap_factors, tap_phases
+from .pooling import CACHED_DESIGNS, pooling_factors
+from .spectrum import POOLS, VARIANTS, AxisSpectrum, axis_spectrum, output_size
+
+__all__ = [
+    "CACHED_DESIGNS",
+    "POOLS",
+    "VARIANTS",
+    "AxisSpectrum",
+    "alias_tables",
+    "axis_spectrum",
+    "conv_tables",
+    "correlation_size",
+    "dft_rows",
+    "frame_lines",
+    "half_band",
+    "input_rows",
+    "low_band_rows",
+    "low_pass",
+    "output_size",
+    "pooling_factors",
+    "residual_factors",
+    "subsample",
+    "tap_factors",
+    "tap_phases",
+]

@@ -1,0 +1,102 @@
+"""Factors of the aliasing measure: subsampling, low pass, residual, and small DFTs, per axis."""
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from ._roots import roots
+from .pooling import CACHED_DESIGNS
+from .spectrum import output_size
+
+__all__ = [
+    "AliasTables",
+    "alias_tables",
+    "dft_rows",
+    "half_band",
+    "low_band_rows",
+    "low_pass",
+    "residual_factors",
+    "subsample",
+]
+
+# What the kernel of alias_l1 needs of one axis: low_band_rows, dft_rows.
+AliasTables = list[torch.Tensor]
+
+
+def half_band(size: int, stride: int) -> int:
+    """h: the measure keeps the signed frequencies -h..h of an axis (2 h < number of outputs)."""
+    return (output_size(size, stride) - 1) // 2
+
+
+def _split(values: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.stack([values.real, values.imag]))
+
+
+def _folded(rows: np.ndarray, size: int) -> np.ndarray:
+    """Columns beyond ``size`` belong to replicas of the last sample: add them to its column."""
+    folded = rows[..., :size].copy()
+    folded[..., -1] += rows[..., size:].sum(-1)
+    return folded
+
+
+@lru_cache(maxsize=CACHED_DESIGNS)
+def low_band_rows(size: int, stride: int) -> torch.Tensor:
+    """Forward DFT of a replicated map at the kept frequencies 0..h.
+
+    Returns:
+        float64 [2, h+1, size]: real and imaginary part of ``exp(-2j pi f n / L) / L``,
+        L = ceil(size / stride) * stride, the replicas' columns folded onto the last sample.
+    """
+    length = output_size(size, stride) * stride
+    f = np.arange(half_band(size, stride) + 1)
+    return _split(_folded(roots(-np.outer(f, np.arange(length)), length) / length, size))
+
+
+@lru_cache(maxsize=CACHED_DESIGNS)
+def dft_rows(length: int) -> torch.Tensor:
+    """Forward DFT of a real axis, non-negative frequencies: float64 [2, length // 2 + 1, length]."""
+    f = np.arange(length // 2 + 1)
+    return _split(roots(-np.outer(f, np.arange(length)), length) / length)
+
+
+@lru_cache(maxsize=CACHED_DESIGNS)
+def subsample(size: int, stride: int) -> torch.Tensor:
+    """S of identity 3: float64 [ceil(size / stride), size], row i selects sample i * stride."""
+    kept = output_size(size, stride)
+    s = torch.zeros(kept, size, dtype=torch.float64)
+    s[torch.arange(kept), torch.arange(kept) * stride] = 1.0
+    return s
+
+
+@lru_cache(maxsize=CACHED_DESIGNS)
+def low_pass(size: int, stride: int) -> torch.Tensor:
+    """P of identity 3: float64 [ceil(size / stride), size].
+
+    The kept frequencies -h..h of the replicated axis, sampled on the strided grid; the Nyquist bin
+    of an even number of outputs is zero, so P is real.
+    """
+    kept = output_size(size, stride)
+    length = kept * stride
+    n = np.arange(kept)[:, None] * stride - np.arange(length)[None, :]
+    f = np.arange(1, half_band(size, stride) + 1)
+    kernel = (1 + 2 * roots(n[..., None] * f, length).real.sum(-1)) / length
+    return torch.from_numpy(_folded(kernel, size))
+
+
+@lru_cache(maxsize=CACHED_DESIGNS)
+def residual_factors(height: int, width: int, stride: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """left, right of the residual ``r = g[::s, ::s] - P g P^T`` as one ``separable2d``.
+
+    Returns:
+        left = [S, -P] float64 [2, N, height] and right = [S, P] float64 [2, M, width]
+        (identity 3 of the design).
+    """
+    left = torch.stack([subsample(height, stride[0]), -low_pass(height, stride[0])])
+    right = torch.stack([subsample(width, stride[1]), low_pass(width, stride[1])])
+    return left, right
+
+
+def alias_tables(size: int, stride: int) -> AliasTables:
+    """Tables of one axis for the op ``alias_l1``: [low_band_rows, dft_rows]."""
+    return [low_band_rows(size, stride), dft_rows(output_size(size, stride))]

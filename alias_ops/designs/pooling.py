@@ -1,0 +1,56 @@
+"""Pooling spectra turned into the two factor matrices per term of ``separable2d``."""
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from .spectrum import axis_spectrum
+
+__all__ = ["CACHED_DESIGNS", "pooling_factors"]
+
+# One entry is a few kilobytes at the sizes of image networks; the bound keeps a program that
+# meets thousands of sizes from growing without end.
+CACHED_DESIGNS = 256
+
+
+def _parts(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Real and imaginary part; an imaginary part that is rounding noise alone becomes exactly 0."""
+    real, imag = matrix.real, matrix.imag
+    noise = 64 * np.finfo(np.float64).eps * max(np.abs(matrix).max(), 1e-300)
+    return real, np.where(np.abs(imag) <= noise, 0.0, imag)
+
+
+@lru_cache(maxsize=CACHED_DESIGNS)
+def pooling_factors(
+    pool: str,
+    height: int,
+    width: int,
+    stride: tuple[int, int] = (2, 2),
+    variant: str = "centered",
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str = "cpu",
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Factors of ``y = sum_t left[t] x right[t]^T`` for a pooling of ``height`` x ``width`` maps.
+
+    Args:
+        pool: "flc" or "asap".
+        height, width: size of a map.
+        stride: downsampling factor along (height, width).
+        variant: see ``VARIANTS``.
+        dtype, device: of the factors; they are computed in float64 on the CPU and then cast.
+
+    Returns:
+        left [T, M, height] and right [T, N, width], with T = 1 where one of the imaginary parts
+        vanishes and T = 2 otherwise. The tensors are cached: treat them as read-only.
+
+    Equation: ``Re(A x B^T) = Re(A) x Re(B)^T - Im(A) x Im(B)^T``, A and B from
+    :func:`axis_spectrum`.
+    """
+    a_real, a_imag = _parts(axis_spectrum(pool, height, stride[0], variant).matrix())
+    b_real, b_imag = _parts(axis_spectrum(pool, width, stride[1], variant).matrix())
+    left, right = [a_real], [b_real]
+    if a_imag.any() and b_imag.any():
+        left.append(a_imag)
+        right.append(-b_imag)
+    return tuple(torch.from_numpy(np.stack(f)).to(device=device, dtype=dtype) for f in (left, right))  # type: ignore[return-value]

@@ -1,0 +1,70 @@
+"""Pooling layers: modules without parameters, drop-in for ``MaxPool2d`` and timm's ``aa_layer``."""
+
+import torch
+from torch import nn
+
+from ._checks import check_variant, pair
+from .functional import IntPair, asap_pool2d, flc_pool2d
+
+__all__ = ["ASAPPool2d", "FLCPool2d"]
+
+
+class _Pool2d(nn.Module):
+    pool: str
+
+    def __init__(
+        self,
+        channels: int | None = None,
+        stride: IntPair = 2,
+        *,
+        variant: str = "centered",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        pair(stride, "stride", 1)
+        check_variant(self.pool, variant)
+        self.channels = channels
+        self.stride = stride
+        self.variant = variant
+
+    def extra_repr(self) -> str:
+        named = "" if self.channels is None else f"channels={self.channels}, "
+        return f"{named}stride={self.stride}, variant={self.variant!r}"
+
+
+class FLCPool2d(_Pool2d):
+    """FLC pooling as a layer; see :func:`alias_ops.flc_pool2d`.
+
+    Args:
+        channels: accepted and kept for ``repr``, so that the class fits timm's ``aa_layer=``; every
+            channel is treated alike, whatever their number.
+        stride: downsampling factor, an int or (height, width).
+        variant: "centered" or "upstream".
+        device, dtype: accepted as every torch layer does; there are no parameters to place.
+
+    Shape: [..., H, W] -> [..., ceil(H / stride), ceil(W / stride)].
+    """
+
+    pool = "flc"
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return flc_pool2d(x, self.stride, variant=self.variant)
+
+
+class ASAPPool2d(_Pool2d):
+    """ASAP pooling as a layer; see :func:`alias_ops.asap_pool2d`.
+
+    Args:
+        channels: accepted and kept for ``repr``, so that the class fits timm's ``aa_layer=``.
+        stride: downsampling factor, an int or (height, width).
+        variant: "centered", "upstream", "upstream_pad1" or "upstream_padlarge".
+        device, dtype: accepted as every torch layer does; there are no parameters to place.
+
+    Shape: [..., H, W] -> [..., ceil(H / stride), ceil(W / stride)] ("upstream..." as published).
+    """
+
+    pool = "asap"
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return asap_pool2d(x, self.stride, variant=self.variant)

@@ -1,0 +1,34 @@
+"""The ops' schemas, in one place; kernels register against them from csrc and from the files beside this."""
+
+import torch
+
+__all__ = ["LIBRARY", "accumulation_dtype", "like_input"]
+
+LIBRARY = torch.library.Library("alias_ops", "DEF")  # noqa: TOR901 (this is the library's owner)
+
+_CONVOLUTION = (
+    "Tensor[] tables_h, Tensor[] tables_w, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, SymInt groups"
+)
+for schema in (
+    "separable2d(Tensor x, Tensor left, Tensor right) -> Tensor",
+    "alias_l1(Tensor x, Tensor[] tables_h, Tensor[] tables_w, SymInt[2] stride) -> Tensor",
+    "alias_l1_backward(Tensor grad, Tensor x, Tensor[] tables_h, Tensor[] tables_w, SymInt[2] stride) -> Tensor",
+    f"conv2d_alias_l1(Tensor x, Tensor weight, Tensor? bias, Tensor? output, {_CONVOLUTION}) -> Tensor",
+    f"conv2d_alias_l1_backward(Tensor grad, Tensor x, Tensor weight, {_CONVOLUTION}) -> (Tensor, Tensor)",
+):
+    LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+
+
+def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
+    """float32 for the half types, the type itself otherwise: sums are never taken in 16 bits."""
+    return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
+
+
+def channels_last(x: torch.Tensor) -> bool:
+    return x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+
+
+def like_input(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """y in x's dtype and memory format: channels_last in, channels_last out, else contiguous."""
+    form = torch.channels_last if channels_last(x) else torch.contiguous_format
+    return y.to(x.dtype).contiguous(memory_format=form)

@@ -1,0 +1,106 @@
+"""``conv2d_alias_l1``: the aliasing of a strided convolution, with no stride-1 map ever in memory."""
+
+import torch
+import torch.nn.functional as F
+
+from .. import _backend, designs
+from . import _fft
+from ._library import LIBRARY, accumulation_dtype
+from ._spectra import half_plane, l1_norm, subtract_low
+from ._spectral_conv2d import dense_axis, fft_axis, low_spectrum
+
+__all__ = ["conv2d_alias_l1", "torch_form"]
+
+
+def _strided_output(x, weight, bias, output, stride, padding, dilation, groups) -> torch.Tensor:
+    """What the layer returns, without its bias: a constant aliases nothing, but it would sit in the DC bin."""
+    if output is None:
+        return F.conv2d(x, weight, None, stride, padding, dilation, groups)
+    output = output.to(x.dtype)
+    return output if bias is None else output - bias.to(x.dtype)[:, None, None]
+
+
+def torch_form(x, weight, bias, output, tables_h, tables_w, stride, padding, dilation, groups) -> torch.Tensor:
+    """Pure-PyTorch form of the op (identity 7), differentiable by PyTorch itself, on any device."""
+    wide = accumulation_dtype(x.dtype)
+    x, weight = x.to(wide), weight.to(wide)
+    strided = _strided_output(x, weight, bias, output, stride, padding, dilation, groups)
+    dft_h, dft_w = tables_h[4].to(x), tables_w[4].to(x)
+    low = low_spectrum(x, weight, dense_axis(tables_h, x), dense_axis(tables_w, x), groups)
+    difference = subtract_low(half_plane(strided, dft_h, dft_w), low)
+    return l1_norm(difference, (dft_h.shape[-1], dft_w.shape[-1]))
+
+
+def _fft_form(x, weight, bias, output, stride, padding, dilation, groups) -> torch.Tensor:
+    """The same for maps so large that dense transforms lose to ``torch.fft``."""
+    wide = accumulation_dtype(x.dtype)
+    x, weight = x.to(wide), weight.to(wide)
+    strided = _strided_output(x, weight, bias, output, stride, padding, dilation, groups)
+    axes = [
+        fft_axis(x, x.shape[d - 2], weight.shape[d - 2], stride[d], padding[d], dilation[d]) for d in (0, 1)
+    ]
+    low = low_spectrum(x, weight, axes[0], axes[1], groups)
+    return l1_norm(subtract_low(_fft.half_plane(strided), low), (strided.shape[-2], strided.shape[-1]))
+
+
+def _torch_backward(grad, x, weight, tables_h, tables_w, stride, padding, dilation, groups):
+    with torch.enable_grad():
+        leaves = x.detach().requires_grad_(), weight.detach().requires_grad_()
+        maps = torch_form(*leaves, None, None, tables_h, tables_w, stride, padding, dilation, groups)
+    return torch.autograd.grad(maps, leaves, grad)
+
+
+def _fake(x, weight, bias, output, tables_h, tables_w, stride, padding, dilation, groups) -> torch.Tensor:
+    return x.new_empty((x.shape[0], weight.shape[0]), dtype=accumulation_dtype(x.dtype))
+
+
+def _fake_backward(grad, x, weight, tables_h, tables_w, stride, padding, dilation, groups):
+    return torch.empty_like(x), torch.empty_like(weight)
+
+
+def _setup_context(ctx, inputs, output) -> None:
+    x, weight, _, _, *ctx.geometry = inputs
+    ctx.save_for_backward(x, weight)
+
+
+def _backward(ctx, grad):
+    x, weight = ctx.saved_tensors
+    dx, dweight = torch.ops.alias_ops.conv2d_alias_l1_backward(grad, x, weight, *ctx.geometry)
+    return dx, dweight, *[None] * 8
+
+
+LIBRARY.impl("conv2d_alias_l1", torch_form, "CompositeExplicitAutograd")
+LIBRARY.impl("conv2d_alias_l1_backward", _torch_backward, "CompositeExplicitAutograd")
+torch.library.register_fake("alias_ops::conv2d_alias_l1", _fake, lib=LIBRARY)
+torch.library.register_fake("alias_ops::conv2d_alias_l1_backward", _fake_backward, lib=LIBRARY)
+torch.library.register_autograd("alias_ops::conv2d_alias_l1", _backward, setup_context=_setup_context, lib=LIBRARY)
+
+
+def conv2d_alias_l1(x, weight, bias, output, stride, padding, dilation, groups) -> torch.Tensor:
+    """Per image and output channel, the L1 norm of what a strided convolution folds (identities 4 and 7).
+
+    Args:
+        x: floating [B, Cin, H, W].
+        weight: [Cout, Cin / groups, kH, kW] in x's dtype.
+        bias: [Cout] or None; looked at only to take it off ``output``.
+        output: the layer's strided output [B, Cout, N, M], bias included, or None.
+        stride, padding, dilation: pairs (height, width).
+        groups: as in ``torch.nn.functional.conv2d``.
+
+    Returns:
+        [B, Cout] in float32 for half-precision x, otherwise in x's dtype.
+
+    Gradients: first order with respect to x and weight, the whole derivative also where ``output``
+    is given; none with respect to output and bias.
+    """
+    if max(x.shape[-2:]) > _fft.DENSE_LIMIT:
+        return _fft_form(x, weight, bias, output, stride, padding, dilation, groups)
+    tables = [
+        designs.conv_tables(x.shape[d - 2], weight.shape[d - 2], stride[d], padding[d], dilation[d]) for d in (0, 1)
+    ]
+    if x.device.type != "cpu":
+        tables = [[t.to(x.device) for t in axis] for axis in tables]
+    geometry = (*tables, stride, padding, dilation, groups)
+    if _backend.resolve(x.device.type) == "reference":
+        return torch_form(x, weight, bias, output, *geometry)
+    return torch.ops.alias_ops.conv2d_alias_l1(x, weight, bias, output, *geometry)

@@ -1,0 +1,69 @@
+"""``separable2d``: ``y = sum_t left[t] x right[t]^T``, the one linear operator of the package."""
+
+import torch
+
+from .. import _backend
+from .._checks import check_factors
+from ._library import LIBRARY, accumulation_dtype, channels_last, like_input
+
+__all__ = ["separable2d", "torch_form"]
+
+
+def torch_form(x: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Pure-PyTorch form of the op, differentiable by PyTorch itself, on any device."""
+    wide = accumulation_dtype(x.dtype)
+    maps, left, right = x.to(wide), left.to(wide), right.to(wide)
+    y = left[0] @ (maps @ right[0].mT)
+    for term in range(1, left.shape[0]):
+        y = y + left[term] @ (maps @ right[term].mT)
+    return like_input(y, x)
+
+
+def _fake(x: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    y = x.new_empty((*x.shape[:-2], left.shape[-2], right.shape[-2]))
+    return y.to(memory_format=torch.channels_last) if channels_last(x) else y
+
+
+def _setup_context(ctx, inputs, output) -> None:
+    _, left, right = inputs
+    ctx.save_for_backward(left, right)
+
+
+def _backward(ctx, grad):
+    left, right = ctx.saved_tensors
+    # The adjoint is the same op with transposed factors, so gradients of any order come for free.
+    return torch.ops.alias_ops.separable2d(grad, left.mT, right.mT), None, None
+
+
+def _vmap(info, in_dims, x, left, right):
+    if in_dims[1] is not None or in_dims[2] is not None:
+        raise NotImplementedError("separable2d: vmap over the factors is not supported, map over x alone")
+    return torch.ops.alias_ops.separable2d(x.movedim(in_dims[0], 0), left, right), 0
+
+
+LIBRARY.impl("separable2d", torch_form, "CompositeExplicitAutograd")
+torch.library.register_fake("alias_ops::separable2d", _fake, lib=LIBRARY)
+torch.library.register_autograd("alias_ops::separable2d", _backward, setup_context=_setup_context, lib=LIBRARY)
+torch.library.register_vmap("alias_ops::separable2d", _vmap, lib=LIBRARY)
+
+
+def separable2d(x: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Apply ``y = sum_t left[t] x right[t]^T`` to every map of x (identity (*) of the design).
+
+    Args:
+        x: floating [..., H, W], any strides; maps of at least 1x1, batch dimensions may be empty.
+        left: floating [T, M, H], T of 1 or 2; a constant.
+        right: floating [T, N, W]; a constant.
+
+    Returns:
+        [..., M, N] in x's dtype, channels_last if x is. Accumulated in float32 at least.
+
+    Gradients: of any order with respect to x; none with respect to the factors.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
+    """
+    check_factors(x, left, right)
+    if _backend.resolve(x.device.type) == "reference":
+        return torch_form(x, left, right)
+    return torch.ops.alias_ops.separable2d(x, left, right)

@@ -1,0 +1,9 @@
+"""The papers' equations with ``torch.fft``: slow, obvious, float64-capable, differentiable.
+
+Imported by tests and benchmarks only; nothing in the package depends on it.
+"""
+
+from .aliasing import aliasing, conv2d_aliasing
+from .pooling import asap_pool2d, flc_pool2d
+
+__all__ = ["aliasing", "asap_pool2d", "conv2d_aliasing", "flc_pool2d"]
