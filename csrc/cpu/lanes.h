@@ -1,0 +1,63 @@
+// Groups of maps side by side in the lanes of a vector: [height][width][lanes], whatever the layout in memory.
+#pragma once
+
+#include "simd.h"
+
+namespace alias_ops::ALIAS_OPS_ISA {
+
+// Maps count..count+lanes of one image, or of the flat list of all maps where the channels follow evenly.
+template <class S>
+inline const S* map_at(const Maps& m, int64_t image, int64_t channel) {
+  return static_cast<const S*>(m.data) + image * m.image_stride + channel * m.channel_stride;
+}
+
+// Copies `count` <= lanes maps into `group` [height * width][lanes]; the lanes beyond are zero.
+// first(i) -> address of map i.
+template <class S, class C, class First>
+inline void gather_group(const Maps& m, int64_t count, First first, C* group) {
+  constexpr int kL = kLanes<C>;
+  if (m.channel_stride == 1 && count > 1) {
+    for (int64_t h = 0; h < m.height; ++h) {
+      for (int64_t w = 0; w < m.width; ++w) {
+        store(group, load_first(first(0) + h * m.row_stride + w * m.column_stride, count));
+        group += kL;
+      }
+    }
+    return;
+  }
+  const bool flat = m.column_stride == 1 && (m.row_stride == m.width || m.height == 1);
+  const int64_t rows = flat ? 1 : m.height, columns = flat ? m.height * m.width : m.width;
+  for (int64_t h = 0; h < rows; ++h) {
+    for (int64_t w = 0; w < columns; w += kL) {
+      const int64_t n = columns - w < kL ? columns - w : kL;
+      Vec<C> block[kL];
+      for (int i = 0; i < kL; ++i) {
+        block[i] = Vec<C>{};
+        if (i >= count) continue;
+        const S* from = first(i) + h * m.row_stride + w * m.column_stride;
+        if (m.column_stride == 1) {
+          block[i] = load_first(from, n);
+        } else {
+          for (int64_t j = 0; j < n; ++j) block[i][j] = widen(from[j * m.column_stride]);
+        }
+      }
+      transpose<C>(block);
+      for (int64_t j = 0; j < n; ++j) store(group + (h * columns + w + j) * kL, block[j]);
+    }
+  }
+}
+
+// The way back: `group` [pixels][lanes] to `count` maps of `pixels` contiguous samples each.
+template <class S, class C, class First>
+inline void scatter_group(const C* group, int64_t pixels, int64_t count, First first) {
+  constexpr int kL = kLanes<C>;
+  for (int64_t p = 0; p < pixels; p += kL) {
+    const int64_t n = pixels - p < kL ? pixels - p : kL;
+    Vec<C> block[kL];
+    for (int64_t j = 0; j < kL; ++j) block[j] = j < n ? load(group + (p + j) * kL) : Vec<C>{};
+    transpose<C>(block);
+    for (int64_t i = 0; i < count; ++i) store_first(first(i) + p, block[i], n);
+  }
+}
+
+}  // namespace alias_ops::ALIAS_OPS_ISA

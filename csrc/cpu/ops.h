@@ -1,0 +1,12 @@
+// The three ops of one instruction set.
+#pragma once
+
+#include "../kernels.h"
+
+namespace alias_ops::ALIAS_OPS_ISA {
+
+void separable2d(const Separable2dArgs&, const Runtime&);
+void alias_l1(const AliasL1Args&, const Runtime&);
+void conv2d_alias_l1(const Conv2dAliasL1Args&, const Runtime&);
+
+}  // namespace alias_ops::ALIAS_OPS_ISA

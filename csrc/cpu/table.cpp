@@ -1,0 +1,12 @@
+// This instruction set's entry in the table that csrc/isa.cpp chooses from.
+#include "ops.h"
+
+#define ALIAS_OPS_TEXT_(x) #x
+#define ALIAS_OPS_TEXT(x) ALIAS_OPS_TEXT_(x)
+
+namespace alias_ops::ALIAS_OPS_ISA {
+
+extern const Kernels table;
+const Kernels table{ALIAS_OPS_TEXT(ALIAS_OPS_ISA), separable2d, nullptr, nullptr};
+
+}  // namespace alias_ops::ALIAS_OPS_ISA

@@ -1,0 +1,142 @@
+// The register tile that every op is made of: rows of broadcast coefficients times columns of vectors.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "simd.h"
+
+namespace alias_ops::ALIAS_OPS_ISA {
+
+// Tile sides. rows * columns accumulators, one row of loads and a broadcast must fit in the registers.
+inline constexpr int kTileColumns = 3;
+inline constexpr int kTileRows = kRegisters == 32 ? 8 : 4;
+
+// y[r][v] = init + sum_k coefficient[k][r] * x[k][v] for a tile of R rows and V vectors.
+template <class C>
+struct TileArgs {
+  const C* coefficients;  // [inner][R], packed
+  int64_t inner;
+  const C* x;
+  int64_t x_inner_step, x_vector_step;
+  C* y;
+  int64_t y_row_step, y_vector_step;
+  // The first add_rows rows start at add[r * add_row_step + v * add_vector_step] * add_scale[r], the others at 0.
+  int64_t add_rows;
+  const C* add;
+  const C* add_scale;
+  int64_t add_row_step, add_vector_step;
+};
+
+template <class C, int R, int V>
+inline void tile(const TileArgs<C>& a) {
+  Vec<C> sum[R][V];
+  for (int r = 0; r < R; ++r) {
+    for (int v = 0; v < V; ++v) {
+      sum[r][v] = Vec<C>{};
+      if (r < a.add_rows) {
+        sum[r][v] = a.add_scale[r] * load(a.add + r * a.add_row_step + v * a.add_vector_step);
+      }
+    }
+  }
+  const C* coefficient = a.coefficients;
+  const C* x = a.x;
+  for (int64_t k = 0; k < a.inner; ++k) {
+    Vec<C> column[V];
+    for (int v = 0; v < V; ++v) column[v] = load(x + v * a.x_vector_step);
+    for (int r = 0; r < R; ++r) {
+      for (int v = 0; v < V; ++v) sum[r][v] += coefficient[r] * column[v];
+    }
+    coefficient += R;
+    x += a.x_inner_step;
+  }
+  for (int r = 0; r < R; ++r) {
+    for (int v = 0; v < V; ++v) store(a.y + r * a.y_row_step + v * a.y_vector_step, sum[r][v]);
+  }
+}
+
+template <class C>
+using Tile = void (*)(const TileArgs<C>&);
+
+template <class C, int V, size_t... R>
+inline Tile<C> tile_of_rows(int rows, std::index_sequence<R...>) {
+  static constexpr Tile<C> table[] = {&tile<C, int(R) + 1, V>...};
+  return table[rows - 1];
+}
+
+template <class C>
+inline Tile<C> tile_of(int rows, int vectors) {
+  using Rows = std::make_index_sequence<kTileRows>;
+  switch (vectors) {
+    case 1:
+      return tile_of_rows<C, 1>(rows, Rows{});
+    case 2:
+      return tile_of_rows<C, 2>(rows, Rows{});
+    default:
+      return tile_of_rows<C, 3>(rows, Rows{});
+  }
+}
+
+// A coefficient matrix cut into blocks of at most kTileRows rows, each packed [inner][rows of the block].
+template <class C>
+class PackedRows {
+ public:
+  PackedRows() = default;
+  // element(r, k) -> coefficient
+  template <class Element>
+  PackedRows(int64_t rows, int64_t inner, Element element) : rows_(rows), inner_(inner), values_(rows * inner) {
+    C* out = values_.data();
+    for (int64_t r = 0; r < rows; r += block_rows(r)) {
+      for (int64_t k = 0; k < inner; ++k) {
+        for (int64_t i = 0; i < block_rows(r); ++i) *out++ = C(element(r + i, k));
+      }
+    }
+  }
+  int64_t rows() const { return rows_; }
+  int64_t inner() const { return inner_; }
+  const C* block(int64_t row) const { return values_.data() + row * inner_; }
+  // Blocks of nearly equal height: a short last block would starve the multiply-add units.
+  int64_t block_rows(int64_t row) const {
+    const int64_t blocks = (rows_ + kTileRows - 1) / kTileRows;
+    const int64_t size = rows_ / blocks, longer = rows_ % blocks;
+    return row < longer * (size + 1) ? size + 1 : size;
+  }
+
+ private:
+  int64_t rows_ = 0, inner_ = 0;
+  std::vector<C> values_;
+};
+
+// Rows of `packed` times a panel x[inner][vectors] (steps in elements), with an optional scaled addend.
+template <class C>
+struct Panel {
+  const C* x;
+  int64_t x_inner_step, x_vector_step;
+  C* y;
+  int64_t y_row_step, y_vector_step;
+  int64_t vectors;
+  int64_t add_rows = 0;
+  const C* add = nullptr;
+  const C* add_scale = nullptr;
+  int64_t add_row_step = 0, add_vector_step = 0;
+};
+
+template <class C>
+inline void multiply(const PackedRows<C>& packed, const Panel<C>& p) {
+  for (int64_t v = 0; v < p.vectors;) {
+    // 4 vectors go as 2 + 2, not 3 + 1.
+    const int64_t left = p.vectors - v;
+    const int width = int(left == 4 ? 2 : left < kTileColumns ? left : kTileColumns);
+    for (int64_t r = 0; r < packed.rows(); r += packed.block_rows(r)) {
+      const int rows = int(packed.block_rows(r));
+      tile_of<C>(rows, width)({packed.block(r), packed.inner(), p.x + v * p.x_vector_step, p.x_inner_step,
+                               p.x_vector_step, p.y + r * p.y_row_step + v * p.y_vector_step, p.y_row_step,
+                               p.y_vector_step, p.add_rows - r,
+                               p.add_rows ? p.add + r * p.add_row_step + v * p.add_vector_step : nullptr,
+                               p.add_rows ? p.add_scale + r : nullptr, p.add_row_step, p.add_vector_step});
+    }
+    v += width;
+  }
+}
+
+}  // namespace alias_ops::ALIAS_OPS_ISA

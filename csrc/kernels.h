@@ -1,0 +1,97 @@
+// What csrc/ops.cpp calls: plain pointers and sizes, no PyTorch. Every instruction set fills one Kernels table.
+#pragma once
+
+#include <cstdint>
+
+namespace alias_ops {
+
+enum class Dtype { kFloat32, kFloat64, kBFloat16, kFloat16 };
+
+// at::parallel_for behind a C signature, so that the kernels need no PyTorch header.
+using ParallelBody = void (*)(int64_t begin, int64_t end, void* context);
+using ParallelFor = void (*)(int64_t begin, int64_t end, int64_t grain, ParallelBody body, void* context);
+
+struct Runtime {
+  ParallelFor parallel_for;
+  int64_t threads;
+};
+
+// Maps [images, channels, height, width] with strides in elements.
+struct Maps {
+  const void* data;
+  Dtype dtype;
+  int64_t images, channels, height, width;
+  int64_t image_stride, channel_stride, row_stride, column_stride;
+};
+
+// Constants of the designs, float64 and contiguous.
+struct Table {
+  const double* data;
+  int64_t rows, columns;
+};
+
+// y = sum_t left[t] x right[t]^T. x and y are contiguous (all maps as the channels of one image) or channels_last.
+struct Separable2dArgs {
+  Maps x;
+  bool channels_last;
+  void* y;
+  int64_t y_image_stride, y_channel_stride, y_row_stride, y_column_stride;
+  int64_t terms, out_height, out_width;
+  const double* left;   // [terms][out_height][height]
+  const double* right;  // [terms][out_width][width]
+};
+
+// One axis of a real DFT: cos rows then -sin rows for the frequencies 0..frequencies-1.
+struct DftTable {
+  const double* data;  // [2][frequencies][length]
+  int64_t frequencies, length;
+};
+
+struct AliasL1Args {
+  Maps x;
+  int64_t stride_h, stride_w;
+  DftTable low_h, low_w;  // kept band of the replicated stride-1 map
+  DftTable dft_h, dft_w;  // of the strided map
+  void* out;              // [images][channels], float or double
+};
+
+// One axis of identity 7.
+struct ConvAxis {
+  DftTable input;          // low band of the input
+  const double* phase;     // [2][frequencies][kernel]
+  const double* frame;     // [2][lines][frequencies]
+  const int64_t* sources;  // [lines][kernel], -1 where a tap meets no sample
+  int64_t lines, kernel;
+  DftTable dft;            // of the strided output
+  const double* low_pass;  // [outputs][size]: identity 4's P, shifted by the first tap
+  int64_t stride, padding;
+};
+
+struct Conv2dAliasL1Args {
+  Maps x;
+  const void* weight;  // [outputs][channels / groups][kernel_h][kernel_w], contiguous, x's dtype
+  const void* bias;    // [outputs] in x's dtype, or null
+  Maps y;              // strided output; data is null for the pointwise path, which needs none
+  int64_t outputs, groups;
+  ConvAxis h, w;
+  void* out;  // [images][outputs], float or double
+};
+
+struct Kernels {
+  const char* name;
+  void (*separable2d)(const Separable2dArgs&, const Runtime&);
+  void (*alias_l1)(const AliasL1Args&, const Runtime&);
+  void (*conv2d_alias_l1)(const Conv2dAliasL1Args&, const Runtime&);
+};
+
+// The table for this processor, or the one that ALIAS_OPS_ISA names; chosen once, at load time.
+const Kernels& kernels();
+
+// Instruction sets compiled in, best first, and whether this processor has them.
+struct InstructionSet {
+  const Kernels* kernels;
+  bool supported;
+};
+const InstructionSet* instruction_sets(int* count);
+
+}  // namespace alias_ops
