@@ -5,6 +5,8 @@
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
 
+#include <algorithm>
+#include <array>
 #include <optional>
 #include <vector>
 
@@ -106,7 +108,125 @@ Tensor separable2d(Tensor x, const Tensor& left, const Tensor& right) {
   return y;
 }
 
+DftTable dft_table(const Tensor& t, const char* name) {
+  STD_TORCH_CHECK(t.scalar_type() == ScalarType::Double && t.is_contiguous() && t.dim() == 3 && t.size(0) == 2, name,
+                  " must be a contiguous float64 table [2, frequencies, length]");
+  STD_TORCH_CHECK(t.size(1) > 0 && t.size(2) > 0, name, " must not be empty");
+  return {static_cast<const double*>(t.const_data_ptr()), t.size(1), t.size(2)};
+}
+
+int64_t outputs_of(int64_t size, int64_t stride) { return (size + stride - 1) / stride; }
+
+// The strided map's transform must have the bins of its size, and the kept band must lie below its Nyquist bin.
+void check_bands(const DftTable& dft, const DftTable& low, int64_t outputs, int64_t size) {
+  STD_TORCH_CHECK(dft.length == outputs && dft.frequencies == outputs / 2 + 1 && low.length == size &&
+                      low.frequencies == (outputs - 1) / 2 + 1,
+                  "tables must be those of alias_ops.designs for this size and stride");
+}
+
+Tensor alias_l1(Tensor x, const std::vector<Tensor>& tables_h, const std::vector<Tensor>& tables_w,
+                const std::vector<int64_t>& stride) {
+  STD_TORCH_CHECK(tables_h.size() == 2 && tables_w.size() == 2, "alias_l1 takes two tables an axis");
+  STD_TORCH_CHECK(stride.size() == 2 && stride[0] > 0 && stride[1] > 0, "stride must be two positive ints");
+  const std::vector<int64_t> sizes(x.sizes().begin(), x.sizes().end() - std::min<int64_t>(2, x.dim()));
+  const Maps maps = maps_of(x, "x", true);
+  Tensor out = torch::stable::empty(sizes, accumulation_type(x), std::nullopt, x.device());
+  if (out.numel() == 0) return out;
+  AliasL1Args args{maps, stride[0], stride[1], dft_table(tables_h[0], "tables_h[0]"),
+                   dft_table(tables_w[0], "tables_w[0]"), dft_table(tables_h[1], "tables_h[1]"),
+                   dft_table(tables_w[1], "tables_w[1]"), out.mutable_data_ptr()};
+  check_bands(args.dft_h, args.low_h, outputs_of(maps.height, stride[0]), maps.height);
+  check_bands(args.dft_w, args.low_w, outputs_of(maps.width, stride[1]), maps.width);
+  kernels().alias_l1(args, runtime());
+  return out;
+}
+
+ConvAxis conv_axis(const std::vector<Tensor>& t, int64_t size, int64_t kernel, int64_t stride, int64_t padding,
+                   int64_t dilation) {
+  STD_TORCH_CHECK(t.size() == 6, "conv2d_alias_l1 takes six tables an axis");
+  STD_TORCH_CHECK(stride > 0 && padding >= 0 && dilation > 0, "stride and dilation must be positive, padding not negative");
+  const int64_t stride_1 = size + 2 * padding - dilation * (kernel - 1);
+  STD_TORCH_CHECK(kernel > 0 && stride_1 > 0, "the kernel must fit in the padded input");
+  const int64_t outputs = outputs_of(stride_1, stride);
+  ConvAxis a{};
+  a.input = dft_table(t[0], "input rows");
+  a.dft = dft_table(t[4], "dft rows");
+  check_bands(a.dft, a.input, outputs, size);
+  for (const Tensor& table : t) STD_TORCH_CHECK(table.is_contiguous(), "tables must be contiguous");
+  for (int i : {1, 2, 5}) STD_TORCH_CHECK(t[i].scalar_type() == ScalarType::Double, "tables must be float64");
+  a.lines = t[3].dim() == 2 ? t[3].size(0) : -1;
+  STD_TORCH_CHECK(t[3].scalar_type() == ScalarType::Long && a.lines >= 0 && t[3].size(1) == kernel &&
+                      t[1].numel() == 2 * a.input.frequencies * kernel &&
+                      t[2].numel() == 2 * a.input.frequencies * a.lines && t[5].numel() == outputs * size,
+                  "tables must be those of alias_ops.designs for this geometry");
+  a.phase = static_cast<const double*>(t[1].const_data_ptr());
+  a.frame = static_cast<const double*>(t[2].const_data_ptr());
+  a.sources = static_cast<const int64_t*>(t[3].const_data_ptr());
+  a.low_pass = static_cast<const double*>(t[5].const_data_ptr());
+  for (int64_t i = 0; i < a.lines * kernel; ++i) STD_TORCH_CHECK(a.sources[i] < size, "frame sources must lie in the input");
+  a.kernel = kernel, a.stride = stride, a.padding = padding;
+  return a;
+}
+
+Tensor strided_convolution(const Tensor& x, const Tensor& weight, const std::vector<int64_t>& stride,
+                           const std::vector<int64_t>& padding, const std::vector<int64_t>& dilation, int64_t groups) {
+  using torch::stable::detail::from;
+  std::array<StableIValue, 7> stack{from(x),       from(weight),   from(std::optional<Tensor>()), from(stride),
+                                    from(padding), from(dilation), from(groups)};
+  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::conv2d", "", stack.data(), TORCH_ABI_VERSION));
+  return torch::stable::detail::to<Tensor>(stack[0]);
+}
+
+Tensor conv2d_alias_l1(Tensor x, Tensor weight, std::optional<Tensor> bias, std::optional<Tensor> output,
+                       const std::vector<Tensor>& tables_h, const std::vector<Tensor>& tables_w,
+                       const std::vector<int64_t>& stride, const std::vector<int64_t>& padding,
+                       const std::vector<int64_t>& dilation, int64_t groups) {
+  STD_TORCH_CHECK(x.dim() == 4 && weight.dim() == 4, "x must be [B, Cin, H, W] and weight [Cout, Cin / groups, kH, kW]");
+  STD_TORCH_CHECK(stride.size() == 2 && padding.size() == 2 && dilation.size() == 2, "geometry must be pairs");
+  STD_TORCH_CHECK(groups > 0 && weight.size(0) % groups == 0 && weight.size(1) * groups == x.size(1),
+                  "weight must be [Cout, Cin / groups, kH, kW] with Cout a multiple of groups");
+  STD_TORCH_CHECK(weight.scalar_type() == x.scalar_type(), "weight must have the dtype of x");
+  const int64_t outputs = weight.size(0);
+  Tensor out = torch::stable::empty({x.size(0), outputs}, accumulation_type(x), std::nullopt, x.device());
+  if (out.numel() == 0) return out;
+  Conv2dAliasL1Args args{};
+  args.x = maps_of(x, "x", true);
+  args.h = conv_axis(tables_h, args.x.height, weight.size(2), stride[0], padding[0], dilation[0]);
+  args.w = conv_axis(tables_w, args.x.width, weight.size(3), stride[1], padding[1], dilation[1]);
+  if (weight.numel() == 0) return torch::stable::zero_(out);
+  weight = torch::stable::contiguous(weight);
+  args.weight = weight.const_data_ptr();
+  args.outputs = outputs, args.groups = groups;
+  args.out = out.mutable_data_ptr();
+  // A 1x1 layer without padding needs no output (identity 4); others compute it where it is not at hand.
+  const bool pointwise = args.h.kernel == 1 && args.w.kernel == 1 && padding[0] == 0 && padding[1] == 0;
+  Tensor y;
+  if (!pointwise) {
+    if (output.has_value()) {
+      y = *output;
+      STD_TORCH_CHECK(y.scalar_type() == x.scalar_type(), "output must have the dtype of x");
+    } else {
+      y = strided_convolution(x, weight, stride, padding, dilation, groups);
+    }
+    args.y = maps_of(y, "output", true);
+    STD_TORCH_CHECK(y.dim() == 4 && args.y.images == x.size(0) && args.y.channels == outputs &&
+                        args.y.height == args.h.dft.length && args.y.width == args.w.dft.length,
+                    "output must be the layer's own strided output");
+    if (bias.has_value() && output.has_value()) {
+      STD_TORCH_CHECK(bias->dim() == 1 && bias->size(0) == outputs, "bias must be [Cout]");
+      bias = torch::stable::contiguous(torch::stable::to(*bias, x.scalar_type()));
+      args.bias = bias->const_data_ptr();
+    }
+  }
+  kernels().conv2d_alias_l1(args, runtime());
+  return out;
+}
+
 }  // namespace
 }  // namespace alias_ops
 
-STABLE_TORCH_LIBRARY_IMPL(alias_ops, CPU, m) { m.impl("separable2d", TORCH_BOX(&alias_ops::separable2d)); }
+STABLE_TORCH_LIBRARY_IMPL(alias_ops, CPU, m) {
+  m.impl("separable2d", TORCH_BOX(&alias_ops::separable2d));
+  m.impl("alias_l1", TORCH_BOX(&alias_ops::alias_l1));
+  m.impl("conv2d_alias_l1", TORCH_BOX(&alias_ops::conv2d_alias_l1));
+}

@@ -39,7 +39,9 @@ def _setup_context(ctx, inputs, output) -> None:
 
 def _backward(ctx, grad):
     (x,) = ctx.saved_tensors
-    return torch.ops.alias_ops.alias_l1_backward(grad, x, ctx.tables_h, ctx.tables_w, ctx.stride), None, None, None
+    dx = torch.ops.alias_ops.alias_l1_backward(grad, x, ctx.tables_h, ctx.tables_w, ctx.stride)
+    # PyTorch wants None for a list of tensors spelt out, one each.
+    return dx, [None] * len(ctx.tables_h), [None] * len(ctx.tables_w), None
 
 
 def _vmap(info, in_dims, x, tables_h, tables_w, stride):

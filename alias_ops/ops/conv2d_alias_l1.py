@@ -66,7 +66,9 @@ def _setup_context(ctx, inputs, output) -> None:
 def _backward(ctx, grad):
     x, weight = ctx.saved_tensors
     dx, dweight = torch.ops.alias_ops.conv2d_alias_l1_backward(grad, x, weight, *ctx.geometry)
-    return dx, dweight, *[None] * 8
+    # PyTorch wants None for a list of tensors spelt out, one each.
+    tables_h, tables_w = ([None] * len(tables) for tables in ctx.geometry[:2])
+    return dx, dweight, None, None, tables_h, tables_w, None, None, None, None
 
 
 LIBRARY.impl("conv2d_alias_l1", torch_form, "CompositeExplicitAutograd")

@@ -7,6 +7,6 @@
 namespace alias_ops::ALIAS_OPS_ISA {
 
 extern const Kernels table;
-const Kernels table{ALIAS_OPS_TEXT(ALIAS_OPS_ISA), separable2d, nullptr, nullptr};
+const Kernels table{ALIAS_OPS_TEXT(ALIAS_OPS_ISA), separable2d, alias_l1, conv2d_alias_l1};
 
 }  // namespace alias_ops::ALIAS_OPS_ISA

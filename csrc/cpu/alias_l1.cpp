@@ -1,0 +1,74 @@
+// Per map, the L1 norm of the spectrum that subsampling folds: one read of the stride-1 map, two small DFTs.
+#include <algorithm>
+
+#include "ops.h"
+#include "parallel.h"
+#include "spectra.h"
+
+namespace alias_ops::ALIAS_OPS_ISA {
+namespace {
+
+template <class C>
+struct Transforms {
+  PackedRows<C> low_h, low_w, dft_h, dft_w;
+};
+
+// pairs of the strided map minus the pairs of the kept band of the whole one.
+template <class C>
+void residual_pairs(const AliasL1Args& a, const Transforms<C>& t, const C* x, int64_t row_step, int64_t column_step,
+                    C* along, C* low, C* pairs) {
+  constexpr int kL = kLanes<C>;
+  transform(t.low_h, t.low_w, x, row_step, column_step, along, low);
+  transform(t.dft_h, t.dft_w, x, a.stride_h * row_step, a.stride_w * column_step, along, pairs);
+  for (int64_t r = 0; r < t.low_h.rows(); ++r) {
+    C* to = pairs + r * t.dft_w.rows() * kL;
+    const C* from = low + r * t.low_w.rows() * kL;
+    for (int64_t i = 0; i < t.low_w.rows() * kL; ++i) to[i] -= from[i];
+  }
+}
+
+template <class S>
+void run(const AliasL1Args& a, const Runtime& runtime) {
+  using C = Compute<S>;
+  constexpr int kL = kLanes<C>;
+  const Maps& x = a.x;
+  const Transforms<C> t{pack_dft<C>(a.low_h), pack_dft<C>(a.low_w), pack_dft<C>(a.dft_h), pack_dft<C>(a.dft_w)};
+  // One list of maps where the images follow evenly; otherwise the maps of a group share an image.
+  const bool one_list = x.image_stride == x.channels * x.channel_stride && x.channel_stride != 1;
+  const int64_t lists = one_list ? 1 : x.images, length = one_list ? x.images * x.channels : x.channels;
+  const int64_t groups = (length + kL - 1) / kL, pixels = x.height * x.width;
+  const int64_t along_size = std::max(t.low_h.rows() * x.width, t.dft_h.rows() * a.dft_w.length) * kL;
+  const int64_t low_size = t.low_h.rows() * t.low_w.rows() * kL, pairs_size = t.dft_h.rows() * t.dft_w.rows() * kL;
+  parallel(runtime, lists * groups, 1, [&](int64_t begin, int64_t end) {
+    std::vector<C> scratch((pixels * kL + along_size) + low_size + pairs_size);
+    C *group = scratch.data(), *along = group + pixels * kL, *low = along + along_size, *pairs = low + low_size;
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t list = task / groups, at = task % groups * kL, count = std::min<int64_t>(kL, length - at);
+      const S* from = map_at<S>(x, list, at);
+      if (std::is_same_v<S, C> && x.channel_stride == 1 && count == kL) {
+        residual_pairs(a, t, reinterpret_cast<const C*>(from), x.row_stride, x.column_stride, along, low, pairs);
+      } else {
+        gather_group<S, C>(x, count, [&](int64_t i) { return from + i * x.channel_stride; }, group);
+        residual_pairs<C>(a, t, group, x.width * kL, kL, along, low, pairs);
+      }
+      store_first(static_cast<C*>(a.out) + list * length + at, l1_of_pairs(pairs, a.dft_h, a.dft_w), count);
+    }
+  });
+}
+
+}  // namespace
+
+void alias_l1(const AliasL1Args& a, const Runtime& runtime) {
+  switch (a.x.dtype) {
+    case Dtype::kFloat32:
+      return run<float>(a, runtime);
+    case Dtype::kFloat64:
+      return run<double>(a, runtime);
+    case Dtype::kBFloat16:
+      return run<BFloat16>(a, runtime);
+    case Dtype::kFloat16:
+      return run<Float16>(a, runtime);
+  }
+}
+
+}  // namespace alias_ops::ALIAS_OPS_ISA
