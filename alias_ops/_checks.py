@@ -26,6 +26,8 @@ def _is_int(value) -> bool:
 
 def pair(value, name: str, minimum: int) -> tuple[int, int]:
     """``value`` as (height, width), from an int or two ints, none under ``minimum``."""
+    if type(value) is int and value >= minimum:
+        return value, value
     both = (value, value) if _is_int(value) else value
     kind = "positive" if minimum == 1 else "non-negative"
     valid = isinstance(both, Sequence) and not isinstance(both, str) and len(both) == 2 and all(map(_is_int, both))

@@ -12,7 +12,7 @@ from ._checks import (
     pair,
 )
 from .ops import _fft, alias_l1, conv2d_alias_l1
-from .ops import separable2d as _separable2d
+from .ops.separable2d import apply as apply_separable2d
 
 __all__ = ["aliasing", "asap_pool2d", "conv2d_aliasing", "flc_pool2d"]
 
@@ -28,7 +28,7 @@ def _pool2d(pool: str, x: torch.Tensor, stride: IntPair, variant: str) -> torch.
         axes = [designs.axis_spectrum(pool, size, step, variant) for size, step in zip((height, width), steps)]
         return _fft.pool2d(x, (axes[0], axes[1]))
     left, right = designs.pooling_factors(pool, height, width, steps, variant, torch.float64, x.device)
-    return _separable2d(x, left, right)
+    return apply_separable2d(x, left, right)
 
 
 def flc_pool2d(x: torch.Tensor, stride: IntPair = 2, *, variant: str = "centered") -> torch.Tensor:

@@ -24,10 +24,9 @@ struct Maps {
   int64_t image_stride, channel_stride, row_stride, column_stride;
 };
 
-// Constants of the designs, float64 and contiguous.
-struct Table {
-  const double* data;
-  int64_t rows, columns;
+struct Factor {
+  const double* data;  // [terms][out][in], any strides: the adjoint comes as a transposed view
+  int64_t term_stride, row_stride, column_stride;
 };
 
 // y = sum_t left[t] x right[t]^T. x and y are contiguous (all maps as the channels of one image) or channels_last.
@@ -37,8 +36,7 @@ struct Separable2dArgs {
   void* y;
   int64_t y_image_stride, y_channel_stride, y_row_stride, y_column_stride;
   int64_t terms, out_height, out_width;
-  const double* left;   // [terms][out_height][height]
-  const double* right;  // [terms][out_width][width]
+  Factor left, right;
 };
 
 // One axis of a real DFT: cos rows then -sin rows for the frequencies 0..frequencies-1.

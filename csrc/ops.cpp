@@ -80,7 +80,11 @@ Maps maps_of(Tensor& t, const char* name, bool any_strides) {
 }
 
 Tensor as_double(const Tensor& t) {
-  return torch::stable::contiguous(torch::stable::to(t, ScalarType::Double));
+  return t.scalar_type() == ScalarType::Double ? t : torch::stable::to(t, ScalarType::Double);
+}
+
+Factor factor_of(const Tensor& t) {
+  return {static_cast<const double*>(t.const_data_ptr()), t.stride(0), t.stride(1), t.stride(2)};
 }
 
 Tensor separable2d(Tensor x, const Tensor& left, const Tensor& right) {
@@ -100,7 +104,7 @@ Tensor separable2d(Tensor x, const Tensor& left, const Tensor& right) {
   const Tensor l = as_double(left), r = as_double(right);
   const int64_t area = out_height * out_width;
   Separable2dArgs args{maps, channels_last, y.mutable_data_ptr(), maps.channels * area, area, out_width, 1, terms, out_height, out_width,
-                       static_cast<const double*>(l.const_data_ptr()), static_cast<const double*>(r.const_data_ptr())};
+                       factor_of(l), factor_of(r)};
   if (channels_last) {
     args.y_channel_stride = 1, args.y_column_stride = maps.channels, args.y_row_stride = maps.channels * out_width;
   }
@@ -227,6 +231,7 @@ Tensor conv2d_alias_l1(Tensor x, Tensor weight, std::optional<Tensor> bias, std:
 
 STABLE_TORCH_LIBRARY_IMPL(alias_ops, CPU, m) {
   m.impl("separable2d", TORCH_BOX(&alias_ops::separable2d));
+  m.impl("_separable2d", TORCH_BOX(&alias_ops::separable2d));
   m.impl("alias_l1", TORCH_BOX(&alias_ops::alias_l1));
   m.impl("conv2d_alias_l1", TORCH_BOX(&alias_ops::conv2d_alias_l1));
 }

@@ -11,6 +11,7 @@ _CONVOLUTION = (
 )
 for schema in (
     "separable2d(Tensor x, Tensor left, Tensor right) -> Tensor",
+    "_separable2d(Tensor x, Tensor left, Tensor right) -> Tensor",
     "alias_l1(Tensor x, Tensor[] tables_h, Tensor[] tables_w, SymInt[2] stride) -> Tensor",
     "alias_l1_backward(Tensor grad, Tensor x, Tensor[] tables_h, Tensor[] tables_w, SymInt[2] stride) -> Tensor",
     f"conv2d_alias_l1(Tensor x, Tensor weight, Tensor? bias, Tensor? output, {_CONVOLUTION}) -> Tensor",

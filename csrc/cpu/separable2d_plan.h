@@ -21,8 +21,11 @@ struct Outer {
 
 struct MatrixView {
   const double* data;
-  int64_t rows, columns;
-  double operator()(int64_t r, int64_t c) const { return data[r * columns + c]; }
+  int64_t rows, columns, row_stride, column_stride;
+  MatrixView(const Factor& f, int64_t term, int64_t out, int64_t in)
+      : data(f.data + term * f.term_stride), rows(out), columns(in), row_stride(f.row_stride),
+        column_stride(f.column_stride) {}
+  double operator()(int64_t r, int64_t c) const { return data[r * row_stride + c * column_stride]; }
 };
 
 inline bool is_half_in(const MatrixView& a) {
@@ -47,7 +50,9 @@ inline bool is_half_out(const MatrixView& a) {
 
 inline double largest_of(const MatrixView& a) {
   double largest = 0;
-  for (int64_t i = 0; i < a.rows * a.columns; ++i) largest = std::fmax(largest, std::abs(a.data[i]));
+  for (int64_t r = 0; r < a.rows; ++r) {
+    for (int64_t c = 0; c < a.columns; ++c) largest = std::fmax(largest, std::abs(a(r, c)));
+  }
   return largest;
 }
 
@@ -125,13 +130,12 @@ inline void fill_scale(Axis<C>& axis, const MatrixView& a) {
 template <class C>
 inline Plan<C> make_plan(const Separable2dArgs& a) {
   const int64_t height = a.x.height, width = a.x.width;
-  const MatrixView left{a.left, a.out_height, height}, right{a.right, a.out_width, width};
+  const MatrixView left(a.left, 0, a.out_height, height), right(a.right, 0, a.out_width, width);
   Plan<C> plan;
   plan.terms = a.terms;
   std::vector<double> out_h, in_h, out_w, in_w;
   if (a.terms == 2) {
-    const MatrixView left_2{a.left + left.rows * left.columns, left.rows, left.columns};
-    const MatrixView right_2{a.right + right.rows * right.columns, right.rows, right.columns};
+    const MatrixView left_2(a.left, 1, a.out_height, height), right_2(a.right, 1, a.out_width, width);
     if (rank_one(left_2, largest_of(left), out_h, in_h) && rank_one(right_2, largest_of(right), out_w, in_w)) {
       plan.terms = 1;
       plan.outer = {true, cast<C>(in_h), cast<C>(in_w), cast<C>(out_h), cast<C>(out_w)};
@@ -154,16 +158,14 @@ inline Plan<C> make_plan(const Separable2dArgs& a) {
   l.packed = PackedRows<C>(left_rows + extra, l.dense_columns(), [&](int64_t row, int64_t k) {
     const int64_t column = odd_column(l.form, k);
     if (row == left_rows) return in_h[column];
-    const int64_t term = row % terms;
-    return MatrixView{a.left + term * left.rows * left.columns, left.rows, left.columns}(
-        odd_row(l.form, row / terms), column);
+    return MatrixView(a.left, row % terms, left.rows, left.columns)(odd_row(l.form, row / terms), column);
   });
   const int64_t right_columns = r.dense_columns() * terms;
   r.packed = PackedRows<C>(r.dense_rows(), right_columns + extra, [&](int64_t row, int64_t k) {
     const int64_t target = odd_row(r.form, row);
     if (k == right_columns) return out_w[target];
-    const int64_t term = k / r.dense_columns(), column = odd_column(r.form, k % r.dense_columns());
-    return MatrixView{a.right + term * right.rows * right.columns, right.rows, right.columns}(target, column);
+    const int64_t column = odd_column(r.form, k % r.dense_columns());
+    return MatrixView(a.right, k / r.dense_columns(), right.rows, right.columns)(target, column);
   });
   return plan;
 }
