@@ -4,10 +4,12 @@ from . import designs, functional, nn, ops, reference
 from ._backend import backend
 from ._version import __version__
 from .functional import aliasing, asap_pool2d, conv2d_aliasing, flc_pool2d
+from .monitor import AliasingMonitor
 from .nn import ASAPPool2d, FLCPool2d
 
 __all__ = [
     "ASAPPool2d",
+    "AliasingMonitor",
     "FLCPool2d",
     "__version__",
     "aliasing",

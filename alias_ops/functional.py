@@ -25,9 +25,9 @@ def _pool2d(pool: str, x: torch.Tensor, stride: IntPair, variant: str) -> torch.
     check_variant(pool, variant)
     height, width = x.shape[-2:]
     if max(height, width) > _fft.DENSE_LIMIT:
-        axes = [designs.axis_spectrum(pool, size, step, variant) for size, step in zip((height, width), steps)]
-        return _fft.pool2d(x, (axes[0], axes[1]))
-    left, right = designs.pooling_factors(pool, height, width, steps, variant, torch.float64, x.device)
+        axis_h = designs.axis_spectrum(pool, height, steps[0], variant)
+        return _fft.pool2d(x, (axis_h, designs.axis_spectrum(pool, width, steps[1], variant)))
+    left, right = designs.pooling_factors(pool, height, width, steps, variant, designs.factor_dtype(x), x.device)
     return apply_separable2d(x, left, right)
 
 

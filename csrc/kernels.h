@@ -61,7 +61,7 @@ struct ConvAxis {
   const int64_t* sources;  // [lines][kernel], -1 where a tap meets no sample
   int64_t lines, kernel;
   DftTable dft;            // of the strided output
-  const double* low_pass;  // [outputs][size]: identity 4's P, shifted by the first tap
+  const double* low_pass;  // [outputs][size]: identity 4's P, for kernels of one tap
   int64_t stride, padding;
 };
 

@@ -161,7 +161,7 @@ ConvAxis conv_axis(const std::vector<Tensor>& t, int64_t size, int64_t kernel, i
   a.lines = t[3].dim() == 2 ? t[3].size(0) : -1;
   STD_TORCH_CHECK(t[3].scalar_type() == ScalarType::Long && a.lines >= 0 && t[3].size(1) == kernel &&
                       t[1].numel() == 2 * a.input.frequencies * kernel &&
-                      t[2].numel() == 2 * a.input.frequencies * a.lines && t[5].numel() == outputs * size,
+                      t[2].numel() == 2 * a.input.frequencies * a.lines && (kernel > 1 || t[5].numel() == outputs * size),
                   "tables must be those of alias_ops.designs for this geometry");
   a.phase = static_cast<const double*>(t[1].const_data_ptr());
   a.frame = static_cast<const double*>(t[2].const_data_ptr());

@@ -78,10 +78,11 @@ def low_pass(size: int, stride: int) -> torch.Tensor:
     """
     kept = output_size(size, stride)
     length = kept * stride
-    n = np.arange(kept)[:, None] * stride - np.arange(length)[None, :]
+    # P is circulant: one Dirichlet kernel, read at the distance between output and input.
     f = np.arange(1, half_band(size, stride) + 1)
-    kernel = (1 + 2 * roots(n[..., None] * f, length).real.sum(-1)) / length
-    return torch.from_numpy(_folded(kernel, size))
+    kernel = (1 + 2 * roots(np.outer(np.arange(length), f), length).real.sum(-1)) / length
+    distance = np.arange(kept)[:, None] * stride - np.arange(length)[None, :]
+    return torch.from_numpy(_folded(kernel[distance % length], size))
 
 
 @lru_cache(maxsize=CACHED_DESIGNS)
@@ -97,6 +98,10 @@ def residual_factors(height: int, width: int, stride: tuple[int, int]) -> tuple[
     return left, right
 
 
-def alias_tables(size: int, stride: int) -> AliasTables:
+@lru_cache(maxsize=CACHED_DESIGNS)
+def alias_tables(
+    size: int, stride: int, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu"
+) -> AliasTables:
     """Tables of one axis for the op ``alias_l1``: [low_band_rows, dft_rows]."""
-    return [low_band_rows(size, stride), dft_rows(output_size(size, stride))]
+    tables = [low_band_rows(size, stride), dft_rows(output_size(size, stride))]
+    return [table.to(device, dtype) for table in tables]

@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 # What the kernel of conv2d_alias_l1 needs of one axis: input_rows, tap_phases, frame weights,
-# frame sources, dft_rows, shifted P of the first tap.
+# frame sources, dft_rows, P of a single tap.
 ConvTables = list[torch.Tensor]
 
 
@@ -113,18 +113,26 @@ def frame_lines(
     return _split(weights), torch.from_numpy(sources)
 
 
-def conv_tables(size: int, kernel: int, stride: int, padding: int, dilation: int) -> ConvTables:
+@lru_cache(maxsize=CACHED_DESIGNS)
+def conv_tables(
+    size: int,
+    kernel: int,
+    stride: int,
+    padding: int,
+    dilation: int,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str = "cpu",
+) -> ConvTables:
     """Tables of one axis for the op ``conv2d_alias_l1``.
 
     Returns:
-        [input_rows, tap_phases, frame weights, frame sources, dft_rows, P shifted by the first tap].
+        [input_rows, tap_phases, frame weights, frame sources, dft_rows, P]; the sources are int64
+        whatever ``dtype``, and stay on the CPU, where they are looked at. P (identity 4) serves
+        kernels of one tap and is empty for others.
     """
     geometry = (size, kernel, stride, padding, dilation)
     outputs = output_size(correlation_size(size, kernel, padding, dilation), stride)
-    return [
-        input_rows(*geometry),
-        tap_phases(*geometry),
-        *frame_lines(*geometry),
-        dft_rows(outputs),
-        tap_factors(*geometry)[1][0],
-    ]
+    weights, sources = frame_lines(*geometry)
+    low = tap_factors(*geometry)[1][0] if kernel == 1 else torch.zeros(0, size, dtype=torch.float64)
+    tables = [input_rows(*geometry), tap_phases(*geometry), weights, sources, dft_rows(outputs), low]
+    return [table if table is sources else table.to(device, dtype) for table in tables]

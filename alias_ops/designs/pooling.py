@@ -7,11 +7,16 @@ import torch
 
 from .spectrum import axis_spectrum
 
-__all__ = ["CACHED_DESIGNS", "pooling_factors"]
+__all__ = ["CACHED_DESIGNS", "factor_dtype", "pooling_factors"]
 
 # One entry is a few kilobytes at the sizes of image networks; the bound keeps a program that
 # meets thousands of sizes from growing without end.
-CACHED_DESIGNS = 256
+CACHED_DESIGNS = 128
+
+
+def factor_dtype(x: torch.Tensor) -> torch.dtype:
+    """float64 for the CPU kernels, which round once while packing; elsewhere what x is accumulated in."""
+    return torch.float64 if x.device.type == "cpu" or x.dtype is torch.float64 else torch.float32
 
 
 def _parts(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

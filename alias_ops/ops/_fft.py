@@ -7,10 +7,12 @@ from .. import designs
 from ._library import accumulation_dtype, like_input
 from ._spectra import l1_norm, subtract_low
 
-__all__ = ["DENSE_LIMIT", "alias_l1", "half_plane", "pool2d"]
+__all__ = ["DENSE_LIMIT", "DENSE_MEASURE_LIMIT", "alias_l1", "half_plane", "pool2d"]
 
-# Longest side served by dense factors; benchmarks/NOTES.md has the measurement.
+# Longest side served by dense factors, for the poolings and for the measures; benchmarks/NOTES.md has
+# the crossovers.
 DENSE_LIMIT = 1024
+DENSE_MEASURE_LIMIT = 512
 
 
 def half_plane(maps: torch.Tensor) -> torch.Tensor:

@@ -71,11 +71,10 @@ def alias_l1(x: torch.Tensor, stride: tuple[int, int]) -> torch.Tensor:
     Gradients: first order with respect to x; |0| has gradient 0.
     """
     height, width = x.shape[-2:]
-    if max(height, width) > _fft.DENSE_LIMIT:
+    if max(height, width) > _fft.DENSE_MEASURE_LIMIT:
         return _fft.alias_l1(x, stride)
-    tables = (designs.alias_tables(height, stride[0]), designs.alias_tables(width, stride[1]))
-    if x.device.type != "cpu":
-        tables = tuple([t.to(x.device) for t in axis] for axis in tables)
+    place = designs.factor_dtype(x), x.device
+    tables = designs.alias_tables(height, stride[0], *place), designs.alias_tables(width, stride[1], *place)
     if _backend.resolve(x.device.type) == "reference":
         return torch_form(x, *tables, stride)
     return torch.ops.alias_ops.alias_l1(x, *tables, stride)

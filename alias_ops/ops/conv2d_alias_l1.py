@@ -95,13 +95,13 @@ def conv2d_alias_l1(x, weight, bias, output, stride, padding, dilation, groups) 
     Gradients: first order with respect to x and weight, the whole derivative also where ``output``
     is given; none with respect to output and bias.
     """
-    if max(x.shape[-2:]) > _fft.DENSE_LIMIT:
+    if max(x.shape[-2:]) > _fft.DENSE_MEASURE_LIMIT:
         return _fft_form(x, weight, bias, output, stride, padding, dilation, groups)
+    place = designs.factor_dtype(x), x.device
     tables = [
-        designs.conv_tables(x.shape[d - 2], weight.shape[d - 2], stride[d], padding[d], dilation[d]) for d in (0, 1)
+        designs.conv_tables(x.shape[d - 2], weight.shape[d - 2], stride[d], padding[d], dilation[d], *place)
+        for d in (0, 1)
     ]
-    if x.device.type != "cpu":
-        tables = [[t.to(x.device) for t in axis] for axis in tables]
     geometry = (*tables, stride, padding, dilation, groups)
     if _backend.resolve(x.device.type) == "reference":
         return torch_form(x, weight, bias, output, *geometry)

@@ -1,0 +1,120 @@
+"""The command ``alias-ops``: measure the aliasing of a model's layers, describe this installation.
+
+Subcommands are imported when they are called, so that ``--help`` loads no more than it must.
+"""
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NoReturn
+
+from .._version import __version__
+from .errors import UserError
+
+__all__ = ["main"]
+
+FAILED, INTERRUPTED = 2, 130
+
+EXAMPLES = """\
+examples:
+  alias-ops measure torchvision.models:resnet18
+  alias-ops measure my_project.nets:build --images photos/ --size 224 --output results/
+  alias-ops measure model.pt --unsafe-load --reference
+  alias-ops info
+"""
+
+MODEL_HELP = """\
+package.module:factory, a function or class that returns the model when called without arguments
+(or the model itself), importable from here; or a file with a pickled nn.Module (needs --unsafe-load)"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see `{self.prog} --help`")
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a positive whole number, got {text!r}")
+    return int(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = _Parser(add_help=False)
+    common.add_argument("--traceback", action="store_true", help="show where an error came from (or ALIAS_OPS_DEBUG=1)")
+    parser = _Parser(
+        prog="alias-ops",
+        description="Measure aliasing in convolutional networks.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"alias_ops {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+
+    measure = commands.add_parser(
+        "measure",
+        parents=[common],
+        help="aliasing measure of every downsampling layer of a model",
+        description="Aliasing measure (AM) of every downsampling layer of a model on photographs.",
+    )
+    measure.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    measure.add_argument(
+        "--images",
+        metavar="FOLDER",
+        help="folder of images, searched recursively; without it the photographs of scikit-image, or else noise",
+    )
+    measure.add_argument("--size", type=_positive, default=224, metavar="N", help="side of the input (default: 224)")
+    measure.add_argument("--batch-size", type=_positive, default=16, metavar="N", help="images a batch (default: 16)")
+    measure.add_argument(
+        "--samples", type=_positive, default=100, metavar="N", help="images at most, chosen by --seed (default: 100)"
+    )
+    measure.add_argument("--layers", nargs="+", metavar="NAME", help="only these layers")
+    measure.add_argument("--device", metavar="DEVICE", help="cpu, cuda, ... (default: where the model is)")
+    measure.add_argument("--reference", action="store_true", help="also time the definition, with its stride-1 map")
+    measure.add_argument("--seed", type=int, default=0, metavar="N", help="for whatever is random (default: 0)")
+    measure.add_argument("--output", metavar="FOLDER", help="write aliasing.csv, aliasing.json and aliasing.png there")
+    measure.add_argument(
+        "--unsafe-load", action="store_true", help="unpickle MODEL, which runs any code that is in the file"
+    )
+
+    info = commands.add_parser(
+        "info",
+        parents=[common],
+        help="versions, backends and processor of this installation",
+        description="Versions, which implementations run here and why others do not, processor and build.",
+    )
+    info.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _complain(sentence: str, error: BaseException, show_traceback: bool) -> None:
+    if show_traceback:
+        traceback.print_exception(error)
+    print(f"alias-ops: {sentence}", file=sys.stderr)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: arguments without the program's name; those of the process by default.
+
+    Returns:
+        Exit status: 0, 2 for an error that was explained in one sentence on stderr, 130 for Ctrl-C.
+    """
+    show_traceback = os.environ.get("ALIAS_OPS_DEBUG", "0") not in ("", "0")
+    try:
+        arguments = _parser().parse_args(argv)
+        arguments.argv = sys.argv[1:] if argv is None else list(argv)
+        show_traceback = show_traceback or arguments.traceback
+        import_module(f".{arguments.command}", __name__).run(arguments)
+    except UserError as error:
+        _complain(str(error), error, show_traceback)
+        return FAILED
+    except KeyboardInterrupt as error:
+        _complain(str(error) or "interrupted", error, show_traceback)
+        return INTERRUPTED
+    return 0
