@@ -1,5 +1,7 @@
 """The public functions: stateless, documented, one line of mathematics each."""
 
+from typing import Any
+
 import torch
 
 from . import designs
@@ -122,14 +124,10 @@ def aliasing(x: torch.Tensor, stride: IntPair = 2, *, reduction: str = "mean") -
     return _reduce(alias_l1(x, steps), reduction)
 
 
-def _autocast(*tensors: torch.Tensor | None) -> list[torch.Tensor | None]:
-    """As ``F.conv2d`` does under autocast: float32 tensors take the region's dtype."""
-    first = tensors[0]
-    if not isinstance(first, torch.Tensor) or not torch.is_autocast_enabled(first.device.type):
-        return list(tensors)
-    dtype = torch.get_autocast_dtype(first.device.type)
-    convertible = (torch.float32, torch.bfloat16, torch.float16)
-    return [t.to(dtype) if isinstance(t, torch.Tensor) and t.dtype in convertible else t for t in tensors]
+def _autocast(tensor: Any, device_type: str) -> Any:
+    """As ``F.conv2d`` does under autocast: float32 and half tensors take the region's dtype."""
+    convertible = isinstance(tensor, torch.Tensor) and tensor.dtype in (torch.float32, torch.bfloat16, torch.float16)
+    return tensor.to(torch.get_autocast_dtype(device_type)) if convertible else tensor
 
 
 def conv2d_aliasing(
@@ -176,7 +174,8 @@ def conv2d_aliasing(
     """
     steps, pads, dilations = pair(stride, "stride", 1), pair(padding, "padding", 0), pair(dilation, "dilation", 1)
     check_reduction(reduction)
-    x, weight, bias, output = _autocast(x, weight, bias, output)
+    if isinstance(x, torch.Tensor) and torch.is_autocast_enabled(x.device.type):
+        x, weight, bias, output = (_autocast(t, x.device.type) for t in (x, weight, bias, output))
     stride_1 = check_conv2d(x, weight, bias, steps, pads, dilations, groups)
     if output is not None:
         check_output(output, x, weight, stride_1, steps)

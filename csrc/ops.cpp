@@ -40,8 +40,7 @@ ScalarType accumulation_type(const Tensor& t) {
 
 Runtime runtime() {
   return {[](int64_t begin, int64_t end, int64_t grain, ParallelBody body, void* context) {
-            torch::stable::parallel_for(begin, end, grain,
-                                        [=](int64_t from, int64_t to) { body(from, to, context); });
+            torch::stable::parallel_for(begin, end, grain, [=](int64_t from, int64_t to) { body(from, to, context); });
           },
           int64_t(torch::stable::get_num_threads())};
 }
@@ -103,8 +102,8 @@ Tensor separable2d(Tensor x, const Tensor& left, const Tensor& right) {
   if (y.numel() == 0) return y;
   const Tensor l = as_double(left), r = as_double(right);
   const int64_t area = out_height * out_width;
-  Separable2dArgs args{maps, channels_last, y.mutable_data_ptr(), maps.channels * area, area, out_width, 1, terms, out_height, out_width,
-                       factor_of(l), factor_of(r)};
+  Separable2dArgs args{maps,       channels_last, y.mutable_data_ptr(), maps.channels * area, area, out_width, 1, terms,
+                       out_height, out_width,     factor_of(l),         factor_of(r)};
   if (channels_last) {
     args.y_channel_stride = 1, args.y_column_stride = maps.channels, args.y_row_stride = maps.channels * out_width;
   }
@@ -136,9 +135,14 @@ Tensor alias_l1(Tensor x, const std::vector<Tensor>& tables_h, const std::vector
   const Maps maps = maps_of(x, "x", true);
   Tensor out = torch::stable::empty(sizes, accumulation_type(x), std::nullopt, x.device());
   if (out.numel() == 0) return out;
-  AliasL1Args args{maps, stride[0], stride[1], dft_table(tables_h[0], "tables_h[0]"),
-                   dft_table(tables_w[0], "tables_w[0]"), dft_table(tables_h[1], "tables_h[1]"),
-                   dft_table(tables_w[1], "tables_w[1]"), out.mutable_data_ptr()};
+  AliasL1Args args{maps,
+                   stride[0],
+                   stride[1],
+                   dft_table(tables_h[0], "tables_h[0]"),
+                   dft_table(tables_w[0], "tables_w[0]"),
+                   dft_table(tables_h[1], "tables_h[1]"),
+                   dft_table(tables_w[1], "tables_w[1]"),
+                   out.mutable_data_ptr()};
   check_bands(args.dft_h, args.low_h, outputs_of(maps.height, stride[0]), maps.height);
   check_bands(args.dft_w, args.low_w, outputs_of(maps.width, stride[1]), maps.width);
   kernels().alias_l1(args, runtime());
@@ -148,7 +152,8 @@ Tensor alias_l1(Tensor x, const std::vector<Tensor>& tables_h, const std::vector
 ConvAxis conv_axis(const std::vector<Tensor>& t, int64_t size, int64_t kernel, int64_t stride, int64_t padding,
                    int64_t dilation) {
   STD_TORCH_CHECK(t.size() == 6, "conv2d_alias_l1 takes six tables an axis");
-  STD_TORCH_CHECK(stride > 0 && padding >= 0 && dilation > 0, "stride and dilation must be positive, padding not negative");
+  STD_TORCH_CHECK(stride > 0 && padding >= 0 && dilation > 0,
+                  "stride and dilation must be positive, padding not negative");
   const int64_t stride_1 = size + 2 * padding - dilation * (kernel - 1);
   STD_TORCH_CHECK(kernel > 0 && stride_1 > 0, "the kernel must fit in the padded input");
   const int64_t outputs = outputs_of(stride_1, stride);
@@ -161,13 +166,15 @@ ConvAxis conv_axis(const std::vector<Tensor>& t, int64_t size, int64_t kernel, i
   a.lines = t[3].dim() == 2 ? t[3].size(0) : -1;
   STD_TORCH_CHECK(t[3].scalar_type() == ScalarType::Long && a.lines >= 0 && t[3].size(1) == kernel &&
                       t[1].numel() == 2 * a.input.frequencies * kernel &&
-                      t[2].numel() == 2 * a.input.frequencies * a.lines && (kernel > 1 || t[5].numel() == outputs * size),
+                      t[2].numel() == 2 * a.input.frequencies * a.lines &&
+                      (kernel > 1 || t[5].numel() == outputs * size),
                   "tables must be those of alias_ops.designs for this geometry");
   a.phase = static_cast<const double*>(t[1].const_data_ptr());
   a.frame = static_cast<const double*>(t[2].const_data_ptr());
   a.sources = static_cast<const int64_t*>(t[3].const_data_ptr());
   a.low_pass = static_cast<const double*>(t[5].const_data_ptr());
-  for (int64_t i = 0; i < a.lines * kernel; ++i) STD_TORCH_CHECK(a.sources[i] < size, "frame sources must lie in the input");
+  for (int64_t i = 0; i < a.lines * kernel; ++i)
+    STD_TORCH_CHECK(a.sources[i] < size, "frame sources must lie in the input");
   a.kernel = kernel, a.stride = stride, a.padding = padding;
   return a;
 }
@@ -175,8 +182,8 @@ ConvAxis conv_axis(const std::vector<Tensor>& t, int64_t size, int64_t kernel, i
 Tensor strided_convolution(const Tensor& x, const Tensor& weight, const std::vector<int64_t>& stride,
                            const std::vector<int64_t>& padding, const std::vector<int64_t>& dilation, int64_t groups) {
   using torch::stable::detail::from;
-  std::array<StableIValue, 7> stack{from(x),       from(weight),   from(std::optional<Tensor>()), from(stride),
-                                    from(padding), from(dilation), from(groups)};
+  std::array<StableIValue, 7> stack{
+      from(x), from(weight), from(std::optional<Tensor>()), from(stride), from(padding), from(dilation), from(groups)};
   STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::conv2d", "", stack.data(), TORCH_ABI_VERSION));
   return torch::stable::detail::to<Tensor>(stack[0]);
 }
@@ -185,7 +192,8 @@ Tensor conv2d_alias_l1(Tensor x, Tensor weight, std::optional<Tensor> bias, std:
                        const std::vector<Tensor>& tables_h, const std::vector<Tensor>& tables_w,
                        const std::vector<int64_t>& stride, const std::vector<int64_t>& padding,
                        const std::vector<int64_t>& dilation, int64_t groups) {
-  STD_TORCH_CHECK(x.dim() == 4 && weight.dim() == 4, "x must be [B, Cin, H, W] and weight [Cout, Cin / groups, kH, kW]");
+  STD_TORCH_CHECK(x.dim() == 4 && weight.dim() == 4,
+                  "x must be [B, Cin, H, W] and weight [Cout, Cin / groups, kH, kW]");
   STD_TORCH_CHECK(stride.size() == 2 && padding.size() == 2 && dilation.size() == 2, "geometry must be pairs");
   STD_TORCH_CHECK(groups > 0 && weight.size(0) % groups == 0 && weight.size(1) * groups == x.size(1),
                   "weight must be [Cout, Cin / groups, kH, kW] with Cout a multiple of groups");

@@ -3,9 +3,10 @@
 Results are cached by their arguments and shared: treat every tensor as read-only.
 """
 
+from ._cache import CACHED_DESIGNS
 from .aliasing import alias_tables, dft_rows, half_band, low_band_rows, low_pass, residual_factors, subsample
 from .conv2d import conv_tables, correlation_size, frame_lines, input_rows, tap_factors, tap_phases
-from .pooling import CACHED_DESIGNS, factor_dtype, pooling_factors
+from .pooling import factor_dtype, pooling_factors
 from .spectrum import POOLS, VARIANTS, AxisSpectrum, axis_spectrum, output_size
 
 __all__ = [

@@ -1,12 +1,10 @@
 """Factors of the aliasing measure: subsampling, low pass, residual, and small DFTs, per axis."""
 
-from functools import lru_cache
-
 import numpy as np
 import torch
 
+from ._cache import cached, constant
 from ._roots import roots
-from .pooling import CACHED_DESIGNS
 from .spectrum import output_size
 
 __all__ = [
@@ -40,7 +38,7 @@ def _folded(rows: np.ndarray, size: int) -> np.ndarray:
     return folded
 
 
-@lru_cache(maxsize=CACHED_DESIGNS)
+@cached
 def low_band_rows(size: int, stride: int) -> torch.Tensor:
     """Forward DFT of a replicated map at the kept frequencies 0..h.
 
@@ -53,14 +51,14 @@ def low_band_rows(size: int, stride: int) -> torch.Tensor:
     return _split(_folded(roots(-np.outer(f, np.arange(length)), length) / length, size))
 
 
-@lru_cache(maxsize=CACHED_DESIGNS)
+@cached
 def dft_rows(length: int) -> torch.Tensor:
     """Forward DFT of a real axis, non-negative frequencies: float64 [2, length // 2 + 1, length]."""
     f = np.arange(length // 2 + 1)
     return _split(roots(-np.outer(f, np.arange(length)), length) / length)
 
 
-@lru_cache(maxsize=CACHED_DESIGNS)
+@cached
 def subsample(size: int, stride: int) -> torch.Tensor:
     """S of identity 3: float64 [ceil(size / stride), size], row i selects sample i * stride."""
     kept = output_size(size, stride)
@@ -69,7 +67,7 @@ def subsample(size: int, stride: int) -> torch.Tensor:
     return s
 
 
-@lru_cache(maxsize=CACHED_DESIGNS)
+@cached
 def low_pass(size: int, stride: int) -> torch.Tensor:
     """P of identity 3: float64 [ceil(size / stride), size].
 
@@ -85,7 +83,7 @@ def low_pass(size: int, stride: int) -> torch.Tensor:
     return torch.from_numpy(_folded(kernel[distance % length], size))
 
 
-@lru_cache(maxsize=CACHED_DESIGNS)
+@cached
 def residual_factors(height: int, width: int, stride: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
     """left, right of the residual ``r = g[::s, ::s] - P g P^T`` as one ``separable2d``.
 
@@ -98,7 +96,7 @@ def residual_factors(height: int, width: int, stride: tuple[int, int]) -> tuple[
     return left, right
 
 
-@lru_cache(maxsize=CACHED_DESIGNS)
+@constant
 def alias_tables(
     size: int, stride: int, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu"
 ) -> AliasTables:

@@ -1,13 +1,11 @@
 """Factors of the aliasing measure of a convolution: identity 4 (shifted) and identity 7 (spectral), per axis."""
 
-from functools import lru_cache
-
 import numpy as np
 import torch
 
+from ._cache import cached, constant
 from ._roots import roots
 from .aliasing import _split, dft_rows, half_band, low_pass, subsample
-from .pooling import CACHED_DESIGNS
 from .spectrum import output_size
 
 __all__ = [
@@ -35,10 +33,8 @@ def _length(size: int, kernel: int, stride: int, padding: int, dilation: int) ->
     return stride_1, output_size(stride_1, stride) * stride
 
 
-@lru_cache(maxsize=CACHED_DESIGNS)
-def tap_factors(
-    size: int, kernel: int, stride: int, padding: int, dilation: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+@cached
+def tap_factors(size: int, kernel: int, stride: int, padding: int, dilation: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Identity 4: S and P with their columns shifted by each tap.
 
     Returns:
@@ -58,7 +54,7 @@ def tap_factors(
     return shifted[0], shifted[1]
 
 
-@lru_cache(maxsize=CACHED_DESIGNS)
+@cached
 def input_rows(size: int, kernel: int, stride: int, padding: int, dilation: int) -> torch.Tensor:
     """Identity 7: ``exp(-2j pi f j / L) / L`` for the kept f = 0..h and the input samples j.
 
@@ -70,7 +66,7 @@ def input_rows(size: int, kernel: int, stride: int, padding: int, dilation: int)
     return _split(roots(-np.outer(f, np.arange(size)), length) / length)
 
 
-@lru_cache(maxsize=CACHED_DESIGNS)
+@cached
 def tap_phases(size: int, kernel: int, stride: int, padding: int, dilation: int) -> torch.Tensor:
     """Identity 7: ``exp(+2j pi f (t d - p) / L)`` for f = 0..h and the taps t.
 
@@ -82,10 +78,8 @@ def tap_phases(size: int, kernel: int, stride: int, padding: int, dilation: int)
     return _split(roots(np.outer(f, np.arange(kernel) * dilation - padding), length))
 
 
-@lru_cache(maxsize=CACHED_DESIGNS)
-def frame_lines(
-    size: int, kernel: int, stride: int, padding: int, dilation: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+@cached
+def frame_lines(size: int, kernel: int, stride: int, padding: int, dilation: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Identity 7: the lines of the full correlation by which it differs from what the layer keeps.
 
     Returns:
@@ -113,7 +107,7 @@ def frame_lines(
     return _split(weights), torch.from_numpy(sources)
 
 
-@lru_cache(maxsize=CACHED_DESIGNS)
+@constant
 def conv_tables(
     size: int,
     kernel: int,

@@ -1,17 +1,12 @@
 """Pooling spectra turned into the two factor matrices per term of ``separable2d``."""
 
-from functools import lru_cache
-
 import numpy as np
 import torch
 
+from ._cache import constant
 from .spectrum import axis_spectrum
 
-__all__ = ["CACHED_DESIGNS", "factor_dtype", "pooling_factors"]
-
-# One entry is a few kilobytes at the sizes of image networks; the bound keeps a program that
-# meets thousands of sizes from growing without end.
-CACHED_DESIGNS = 128
+__all__ = ["factor_dtype", "pooling_factors"]
 
 
 def factor_dtype(x: torch.Tensor) -> torch.dtype:
@@ -28,7 +23,7 @@ def _parts(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return tuple(np.where(np.abs(part) <= noise, 0.0, part) for part in (matrix.real, matrix.imag))  # type: ignore[return-value]
 
 
-@lru_cache(maxsize=CACHED_DESIGNS)
+@constant
 def pooling_factors(
     pool: str,
     height: int,

@@ -4,7 +4,7 @@ import torch
 
 __all__ = ["LIBRARY", "accumulation_dtype", "like_input"]
 
-LIBRARY = torch.library.Library("alias_ops", "DEF")  # noqa: TOR901 (this is the library's owner)
+LIBRARY = torch.library.Library("alias_ops", "DEF")
 
 _CONVOLUTION = (
     "Tensor[] tables_h, Tensor[] tables_w, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, SymInt groups"

@@ -51,9 +51,7 @@ def _vmap(info, in_dims, x, tables_h, tables_w, stride):
 LIBRARY.impl("alias_l1", torch_form, "CompositeExplicitAutograd")
 LIBRARY.impl("alias_l1_backward", _torch_backward, "CompositeExplicitAutograd")
 torch.library.register_fake("alias_ops::alias_l1", _fake, lib=LIBRARY)
-torch.library.register_fake(
-    "alias_ops::alias_l1_backward", lambda grad, x, *tables: torch.empty_like(x), lib=LIBRARY
-)
+torch.library.register_fake("alias_ops::alias_l1_backward", lambda grad, x, *tables: torch.empty_like(x), lib=LIBRARY)
 torch.library.register_autograd("alias_ops::alias_l1", _backward, setup_context=_setup_context, lib=LIBRARY)
 torch.library.register_vmap("alias_ops::alias_l1", _vmap, lib=LIBRARY)
 

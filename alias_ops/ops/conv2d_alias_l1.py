@@ -36,9 +36,7 @@ def _fft_form(x, weight, bias, output, stride, padding, dilation, groups) -> tor
     wide = accumulation_dtype(x.dtype)
     x, weight = x.to(wide), weight.to(wide)
     strided = _strided_output(x, weight, bias, output, stride, padding, dilation, groups)
-    axes = [
-        fft_axis(x, x.shape[d - 2], weight.shape[d - 2], stride[d], padding[d], dilation[d]) for d in (0, 1)
-    ]
+    axes = [fft_axis(x, x.shape[d - 2], weight.shape[d - 2], stride[d], padding[d], dilation[d]) for d in (0, 1)]
     low = low_spectrum(x, weight, axes[0], axes[1], groups)
     return l1_norm(subtract_low(_fft.half_plane(strided), low), (strided.shape[-2], strided.shape[-1]))
 

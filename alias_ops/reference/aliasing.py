@@ -22,7 +22,9 @@ def _alias_free(outputs: int, device) -> torch.Tensor:
 
 
 def _reduce(maps: torch.Tensor, reduction: str) -> torch.Tensor:
-    return {"none": lambda: maps, "sum": maps.sum, "mean": maps.mean}[reduction]()
+    if reduction == "none":
+        return maps
+    return maps.mean() if reduction == "mean" else maps.sum()
 
 
 def aliasing(x: torch.Tensor, stride=2, *, reduction: str = "mean") -> torch.Tensor:

@@ -12,11 +12,11 @@ inline constexpr int kImageTile = kRegisters == 32 ? 12 : 5;
 
 template <class C>
 struct ComplexProduct {
-  const C* x;                    // image -> [re, im][channels]
+  const C* x;  // image -> [re, im][channels]
   int64_t image_step, im_offset;
-  const C* w;                    // [inner][re, im][lanes], w_step between two inner elements
+  const C* w;  // [inner][re, im][lanes], w_step between two inner elements
   int64_t w_step, inner;
-  C* out;                        // [image][re, im][lanes]
+  C* out;  // [image][re, im][lanes]
   bool accumulate;
   // Output channels of several convolution groups in one vector: the first input channel of each
   // lane, or null where all lanes share x's.

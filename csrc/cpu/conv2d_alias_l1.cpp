@@ -2,8 +2,9 @@
 // a complex product over the input channels, a few frame terms, a difference, a modulus, a running sum.
 // Neither a stride-1 map nor a whole spectrum of the layer ever exists. 1x1 layers take identity 4, in
 // conv2d_alias_l1_pointwise.cpp.
-#include "complex_product.h"
 #include "conv2d_alias_l1.h"
+
+#include "complex_product.h"
 #include "conv2d_spectra.h"
 #include "ops.h"
 #include "parallel.h"
@@ -75,12 +76,20 @@ class SpectralConv2d {
   class Task {
    public:
     Task(const SpectralConv2d& owner, const InputSpectra<C>& spectra, int64_t images)
-        : o_(owner), x_(spectra), cin_(owner.lanes_.inputs()), taps_(o_.h_.kernel * o_.w_.kernel),
-          pairs_(o_.h_.dft.rows() * o_.w_.dft.rows() * kL), weight_(cin_ * taps_ * kL),
-          partial_(cin_ * std::max(o_.h_.kernel, o_.w_.kernel) * 2 * kL), panel_(cin_ * 2 * kL),
-          output_(images * pairs_), map_(o_.a_.y.height * o_.a_.y.width * kL),
-          along_(o_.h_.dft.rows() * o_.a_.y.width * kL), product_(images * 2 * kL),
-          rows_(o_.h_.lines * images * 2 * kL), columns_(o_.w_.lines * o_.h_.frequencies * images * 2 * kL),
+        : o_(owner),
+          x_(spectra),
+          cin_(owner.lanes_.inputs()),
+          taps_(o_.h_.kernel * o_.w_.kernel),
+          pairs_(o_.h_.dft.rows() * o_.w_.dft.rows() * kL),
+          weight_(cin_ * taps_ * kL),
+          partial_(cin_ * std::max(o_.h_.kernel, o_.w_.kernel) * 2 * kL),
+          panel_(cin_ * 2 * kL),
+          output_(images * pairs_),
+          map_(o_.a_.y.height * o_.a_.y.width * kL),
+          along_(o_.h_.dft.rows() * o_.a_.y.width * kL),
+          product_(images * 2 * kL),
+          rows_(o_.h_.lines * images * 2 * kL),
+          columns_(o_.w_.lines * o_.h_.frequencies * images * 2 * kL),
           sums_(images * kL) {}
 
     void run(int64_t vector, int64_t first, int64_t from, int64_t images) {

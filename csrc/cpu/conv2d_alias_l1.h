@@ -19,10 +19,13 @@ template <class C>
 class OutputLanes {
  public:
   explicit OutputLanes(const Conv2dAliasL1Args& a)
-      : outputs_(a.outputs), inputs_(a.x.channels / a.groups), per_group_(a.outputs / a.groups),
+      : outputs_(a.outputs),
+        inputs_(a.x.channels / a.groups),
+        per_group_(a.outputs / a.groups),
         // Groups of a few channels would leave most lanes empty: let vectors run across them.
         spanning_(a.groups > 1 && per_group_ < kLanes<C>),
-        span_(spanning_ ? outputs_ : per_group_), vectors_((span_ + kLanes<C> - 1) / kLanes<C>) {}
+        span_(spanning_ ? outputs_ : per_group_),
+        vectors_((span_ + kLanes<C> - 1) / kLanes<C>) {}
 
   int64_t inputs() const { return inputs_; }
   int64_t count() const { return outputs_ / span_ * vectors_; }

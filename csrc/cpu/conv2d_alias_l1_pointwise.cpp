@@ -44,15 +44,21 @@ class PointwiseConv2d {
 
  public:
   PointwiseConv2d(const Conv2dAliasL1Args& a, const Runtime& runtime)
-      : a_(a), runtime_(runtime), lanes_(a), height_(a.h.dft.length), width_(a.w.dft.length),
-        channels_((a.x.channels + kL - 1) / kL * kL), dft_h_(pack_dft<C>(a.h.dft)), dft_w_(pack_dft<C>(a.w.dft)),
+      : a_(a),
+        runtime_(runtime),
+        lanes_(a),
+        height_(a.h.dft.length),
+        width_(a.w.dft.length),
+        channels_((a.x.channels + kL - 1) / kL * kL),
+        dft_h_(pack_dft<C>(a.h.dft)),
+        dft_w_(pack_dft<C>(a.w.dft)),
         low_h_(height_, a.x.height, [&](int64_t r, int64_t k) { return a.h.low_pass[r * a.x.height + k]; }),
         low_w_(width_, a.x.width, [&](int64_t r, int64_t k) { return a.w.low_pass[r * a.x.width + k]; }) {}
 
   void run() {
     const int64_t image_size = height_ * width_ * channels_;
-    const int64_t tile = std::clamp<int64_t>(kResidualBytes * runtime_.threads / (image_size * int64_t(sizeof(C))), 1,
-                                             a_.x.images);
+    const int64_t tile =
+        std::clamp<int64_t>(kResidualBytes * runtime_.threads / (image_size * int64_t(sizeof(C))), 1, a_.x.images);
     std::vector<C> residuals(tile * image_size);
     for (int64_t first = 0; first < a_.x.images; first += tile) {
       const int64_t images = std::min(tile, a_.x.images - first);
@@ -110,8 +116,8 @@ class PointwiseConv2d {
           const LaneVector<C> lanes = lanes_.vector(vector + v);
           const Maps rows{a_.weight, a_.x.dtype, 1, a_.outputs, 1, inputs, 0, inputs, inputs, 1};
           const S* start = map_at<S>(rows, 0, lanes.output);
-          gather_group<S, C>(rows, lanes.count, [&](int64_t i) { return start + i * inputs; },
-                             weight.data() + v * inputs * kL);
+          gather_group<S, C>(
+              rows, lanes.count, [&](int64_t i) { return start + i * inputs; }, weight.data() + v * inputs * kL);
         }
         for (int64_t image = from; image < to; ++image) {
           const C* x = residuals + image * pixels * channels_;
@@ -132,7 +138,8 @@ class PointwiseConv2d {
     const int64_t inputs = lanes_.inputs(), pixels = height_ * width_;
     const LaneVector<C> lanes = lanes_.vector(vector), next = lanes_.vector(vector + vectors - 1);
     if (lanes.spanning) {
-      for (int64_t v = 0; v < vectors; ++v) spanning_product(x, weight + v * inputs * kL, vector + v, maps + v * pixels * kL);
+      for (int64_t v = 0; v < vectors; ++v)
+        spanning_product(x, weight + v * inputs * kL, vector + v, maps + v * pixels * kL);
       return;
     }
     if (next.channel != lanes.channel) {

@@ -19,7 +19,10 @@ struct SpectralAxis {
   std::vector<int64_t> source;        // [lines][kernel]: index into samples, or -1
 
   explicit SpectralAxis(const ConvAxis& a)
-      : frequencies(a.input.frequencies), kernel(a.kernel), lines(a.lines), input(pack_dft<C>(a.input)),
+      : frequencies(a.input.frequencies),
+        kernel(a.kernel),
+        lines(a.lines),
+        input(pack_dft<C>(a.input)),
         dft(pack_dft<C>(a.dft)) {
     const int64_t phases = frequencies * kernel, weights = lines * frequencies;
     phase_re.assign(a.phase, a.phase + phases);
@@ -43,8 +46,7 @@ struct InputSpectra {
   std::vector<C> values;
 
   InputSpectra(const SpectralAxis<C>& h_axis, const SpectralAxis<C>& w_axis, int64_t tile, int64_t channel_count)
-      : h(h_axis), w(w_axis), images(tile),
-        channels((channel_count + kLanes<C> - 1) / kLanes<C> * kLanes<C>) {
+      : h(h_axis), w(w_axis), images(tile), channels((channel_count + kLanes<C> - 1) / kLanes<C> * kLanes<C>) {
     values.resize(slots(h, w) * images * 2 * channels);
   }
   static int64_t slots(const SpectralAxis<C>& h, const SpectralAxis<C>& w) {
@@ -57,9 +59,7 @@ struct InputSpectra {
   int64_t row(int64_t sample, int64_t g) const {
     return (2 * h.frequencies - 1) * w.frequencies + sample * w.frequencies + g;
   }
-  int64_t column(int64_t sample, int64_t f) const {
-    return row(h.samples.size(), 0) + sample * h.frequencies + f;
-  }
+  int64_t column(int64_t sample, int64_t f) const { return row(h.samples.size(), 0) + sample * h.frequencies + f; }
   int64_t corner(int64_t row_sample, int64_t column_sample) const {
     return column(w.samples.size(), 0) + row_sample * w.samples.size() + column_sample;
   }

@@ -225,10 +225,19 @@ void right_product(const Plan<C>& plan, const RightPanel<C>& panel, const C* z, 
     const int64_t blocks = (axis.out > 0) ? (plan.left.out + kTileRows - 1) / kTileRows : 0;
     for (int64_t block = 0; block < blocks; ++block) {
       const int64_t m = plan.left.out * block / blocks, rows = plan.left.out * (block + 1) / blocks - m;
-      const RightArgs<S, C> args{z + m * z_row, z_row, inner, form == Form::kHalfIn ? 2 : 1,
-                                 panel.values.data() + n, panel.outer.data() + n, panel.scale.data() + n,
-                                 panel.columns, n, share == nullptr ? nullptr : share + m,
-                                 y + m * y_row, y_row, axis.out};
+      const RightArgs<S, C> args{z + m * z_row,
+                                 z_row,
+                                 inner,
+                                 form == Form::kHalfIn ? 2 : 1,
+                                 panel.values.data() + n,
+                                 panel.outer.data() + n,
+                                 panel.scale.data() + n,
+                                 panel.columns,
+                                 n,
+                                 share == nullptr ? nullptr : share + m,
+                                 y + m * y_row,
+                                 y_row,
+                                 axis.out};
       if (vectors == 1) right_tile_of_rows<S, C, form, 1>(args, int(rows), Rows{});
       if (vectors == 2) right_tile_of_rows<S, C, form, 2>(args, int(rows), Rows{});
       if (vectors == 3) right_tile_of_rows<S, C, form, 3>(args, int(rows), Rows{});

@@ -23,7 +23,10 @@ struct MatrixView {
   const double* data;
   int64_t rows, columns, row_stride, column_stride;
   MatrixView(const Factor& f, int64_t term, int64_t out, int64_t in)
-      : data(f.data + term * f.term_stride), rows(out), columns(in), row_stride(f.row_stride),
+      : data(f.data + term * f.term_stride),
+        rows(out),
+        columns(in),
+        row_stride(f.row_stride),
         column_stride(f.column_stride) {}
   double operator()(int64_t r, int64_t c) const { return data[r * row_stride + c * column_stride]; }
 };

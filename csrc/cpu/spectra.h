@@ -35,9 +35,7 @@ inline void transform(const PackedRows<C>& rows, const PackedRows<C>& columns, c
 }
 
 // 1 for the bins that are their own mirror image (DC, and Nyquist of an even size), 2 for the others.
-inline int multiplicity(int64_t frequency, int64_t length) {
-  return frequency == 0 || 2 * frequency == length ? 1 : 2;
-}
+inline int multiplicity(int64_t frequency, int64_t length) { return frequency == 0 || 2 * frequency == length ? 1 : 2; }
 
 typedef int32_t Mask32 __attribute__((vector_size(kVectorBytes)));
 typedef int64_t Mask64 __attribute__((vector_size(kVectorBytes)));

@@ -129,11 +129,11 @@ inline void multiply(const PackedRows<C>& packed, const Panel<C>& p) {
     const int width = int(left == 4 ? 2 : left < kTileColumns ? left : kTileColumns);
     for (int64_t r = 0; r < packed.rows(); r += packed.block_rows(r)) {
       const int rows = int(packed.block_rows(r));
-      tile_of<C>(rows, width)({packed.block(r), packed.inner(), p.x + v * p.x_vector_step, p.x_inner_step,
-                               p.x_vector_step, p.y + r * p.y_row_step + v * p.y_vector_step, p.y_row_step,
-                               p.y_vector_step, p.add_rows - r,
-                               p.add_rows ? p.add + r * p.add_row_step + v * p.add_vector_step : nullptr,
-                               p.add_rows ? p.add_scale + r : nullptr, p.add_row_step, p.add_vector_step});
+      tile_of<C>(rows,
+                 width)({packed.block(r), packed.inner(), p.x + v * p.x_vector_step, p.x_inner_step, p.x_vector_step,
+                         p.y + r * p.y_row_step + v * p.y_vector_step, p.y_row_step, p.y_vector_step, p.add_rows - r,
+                         p.add_rows ? p.add + r * p.add_row_step + v * p.add_vector_step : nullptr,
+                         p.add_rows ? p.add_scale + r : nullptr, p.add_row_step, p.add_vector_step});
     }
     v += width;
   }

@@ -1,0 +1,47 @@
+"""One cache for all designs: bounded, and safe to fill from inside any mode of PyTorch."""
+
+from collections.abc import Callable
+from functools import lru_cache, wraps
+from typing import ParamSpec, TypeVar
+
+import torch
+from torch.utils._python_dispatch import _disable_current_modes
+
+__all__ = ["CACHED_DESIGNS", "cached", "constant"]
+
+# Entries per function. One is a few kilobytes at the sizes of image networks; the bound keeps a
+# program that meets thousands of sizes from growing without end.
+CACHED_DESIGNS = 128
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def cached(design: Callable[P, R]) -> Callable[P, R]:
+    """Remember a design's last ``CACHED_DESIGNS`` results, ordinary tensors whoever asks first.
+
+    A tensor made in inference mode could never serve a graph, one made under a fake mode holds no
+    numbers: the next caller would be handed either.
+    """
+
+    @lru_cache(maxsize=CACHED_DESIGNS)
+    @wraps(design)
+    def made(*args, **kwargs):
+        with torch.inference_mode(False), torch.no_grad(), _disable_current_modes():
+            return design(*args, **kwargs)
+
+    return made  # type: ignore[return-value]
+
+
+def constant(design: Callable[P, R]) -> Callable[P, R]:
+    """:func:`cached`, and a constant of the graph to ``torch.compile``, which would trace the mathematics."""
+    made = cached(design)
+
+    @torch.compiler.assume_constant_result
+    @wraps(design)
+    def looked_up(*args, **kwargs):
+        return made(*args, **kwargs)
+
+    looked_up.cache_info = made.cache_info  # type: ignore[attr-defined]
+    looked_up.cache_clear = made.cache_clear  # type: ignore[attr-defined]
+    return looked_up
