@@ -26,6 +26,8 @@ def half_plane(maps: torch.Tensor) -> torch.Tensor:
 def alias_l1(x: torch.Tensor, stride: tuple[int, int]) -> torch.Tensor:
     """``alias_l1`` by its definition, on the half plane."""
     maps = x.to(accumulation_dtype(x.dtype))
+    if maps.numel() == 0:
+        return maps.sum((-2, -1))
     height, width = maps.shape[-2:]
     outputs = designs.output_size(height, stride[0]), designs.output_size(width, stride[1])
     missing = outputs[0] * stride[0] - height, outputs[1] * stride[1] - width
@@ -40,6 +42,8 @@ def alias_l1(x: torch.Tensor, stride: tuple[int, int]) -> torch.Tensor:
 def pool2d(x: torch.Tensor, axes: tuple[designs.AxisSpectrum, designs.AxisSpectrum]) -> torch.Tensor:
     """A pooling by its spectrum along each axis."""
     y = x.to(accumulation_dtype(x.dtype))
+    if x.numel() == 0:
+        return x.reshape(*x.shape[:-2], *(axis.crop[1] - axis.crop[0] for axis in axes))
     for dim, axis in zip((-2, -1), axes, strict=True):
         y = y.movedim(dim, -1)
         y = torch.fft.fft(F.pad(y, axis.pad), norm="forward")

@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-__all__ = ["half_plane", "l1_norm", "subtract_low"]
+__all__ = ["bin_weights", "half_plane", "half_plane_adjoint", "l1_norm", "subtract_low"]
 
 
 def half_plane(maps: torch.Tensor, rows: torch.Tensor, cols: torch.Tensor) -> torch.Tensor:
@@ -21,6 +21,15 @@ def half_plane(maps: torch.Tensor, rows: torch.Tensor, cols: torch.Tensor) -> to
     return both @ along.unsqueeze(-3)
 
 
+def half_plane_adjoint(spectrum: torch.Tensor, rows: torch.Tensor, cols: torch.Tensor) -> torch.Tensor:
+    """Adjoint of :func:`half_plane` as a real-linear map: complex [..., 2, f, g] -> real [..., H, W]."""
+    plus, minus = spectrum.unbind(-3)
+    # Re(conj(row) s) over +f and conj(f) for -f: the sum meets the cosine rows, the difference the sine rows.
+    cosine, sine = rows[0].mT.to(spectrum.dtype), rows[1].mT.to(spectrum.dtype)
+    along = cosine @ (plus + minus) - 1j * (sine @ (plus - minus))
+    return along.real @ cols[0] + along.imag @ cols[1]
+
+
 def subtract_low(spectrum: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
     """spectrum - low, where low [..., 2, h+1, h'+1] covers the kept bins of spectrum alone."""
     gap = [spectrum.shape[d] - low.shape[d] for d in (-1, -2)]
@@ -36,15 +45,17 @@ def _multiplicity(bins: int, outputs: int, like: torch.Tensor) -> torch.Tensor:
     return count
 
 
-def l1_norm(spectrum: torch.Tensor, outputs: tuple[int, int]) -> torch.Tensor:
-    """Sum of |D| over the full plane of N x M bins from its half plane [..., 2, N // 2 + 1, M // 2 + 1].
+def bin_weights(spectrum: torch.Tensor, outputs: tuple[int, int]) -> torch.Tensor:
+    """How often each bin of a half plane [..., 2, N // 2 + 1, M // 2 + 1] counts in the sum over the full plane.
 
     The bins (f, g) and (-f, -g) of a real map are conjugate, so (+-f, g >= 0) says it all; a bin
-    that both signs name counts half each time. |0| has gradient 0.
+    that both signs name counts half each time.
     """
-    magnitude = spectrum.abs()
-    weight = torch.outer(
-        _multiplicity(magnitude.shape[-2], outputs[0], magnitude),
-        _multiplicity(magnitude.shape[-1], outputs[1], magnitude),
-    )
-    return (magnitude * (weight / 2)).sum((-3, -2, -1))
+    like = spectrum.real
+    rows, cols = (_multiplicity(spectrum.shape[d - 2], outputs[d], like) for d in (0, 1))
+    return torch.outer(rows, cols) / 2
+
+
+def l1_norm(spectrum: torch.Tensor, outputs: tuple[int, int]) -> torch.Tensor:
+    """Sum of |D| over the full plane of N x M bins, from its half plane. |0| has gradient 0."""
+    return (spectrum.abs() * bin_weights(spectrum, outputs)).sum((-3, -2, -1))

@@ -3,7 +3,7 @@
 import torch
 
 from .. import _backend, designs
-from . import _fft
+from . import _adjoints, _fft
 from ._library import LIBRARY, accumulation_dtype
 from ._spectra import half_plane, l1_norm, subtract_low
 
@@ -19,13 +19,6 @@ def torch_form(x, tables_h, tables_w, stride) -> torch.Tensor:
     strided = half_plane(maps[..., :: stride[0], :: stride[1]], dft_h, dft_w)
     difference = subtract_low(strided, half_plane(maps, low_h, low_w))
     return l1_norm(difference, (dft_h.shape[-1], dft_w.shape[-1]))
-
-
-def _torch_backward(grad, x, tables_h, tables_w, stride) -> torch.Tensor:
-    with torch.enable_grad():
-        leaf = x.detach().requires_grad_()
-        maps = torch_form(leaf, tables_h, tables_w, stride)
-    return torch.autograd.grad(maps, leaf, grad)[0]
 
 
 def _fake(x, tables_h, tables_w, stride) -> torch.Tensor:
@@ -49,7 +42,7 @@ def _vmap(info, in_dims, x, tables_h, tables_w, stride):
 
 
 LIBRARY.impl("alias_l1", torch_form, "CompositeExplicitAutograd")
-LIBRARY.impl("alias_l1_backward", _torch_backward, "CompositeExplicitAutograd")
+LIBRARY.impl("alias_l1_backward", _adjoints.alias_l1_backward, "CompositeExplicitAutograd")
 torch.library.register_fake("alias_ops::alias_l1", _fake, lib=LIBRARY)
 torch.library.register_fake("alias_ops::alias_l1_backward", lambda grad, x, *tables: torch.empty_like(x), lib=LIBRARY)
 torch.library.register_autograd("alias_ops::alias_l1", _backward, setup_context=_setup_context, lib=LIBRARY)

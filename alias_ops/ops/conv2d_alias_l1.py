@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from .. import _backend, designs
-from . import _fft
+from . import _adjoints, _fft
 from ._library import LIBRARY, accumulation_dtype
 from ._spectra import half_plane, l1_norm, subtract_low
 from ._spectral_conv2d import dense_axis, fft_axis, low_spectrum
@@ -13,17 +13,28 @@ __all__ = ["conv2d_alias_l1", "torch_form"]
 
 
 def _strided_output(x, weight, bias, output, stride, padding, dilation, groups) -> torch.Tensor:
-    """What the layer returns, without its bias: a constant aliases nothing, but it would sit in the DC bin."""
-    if output is None:
+    """What the layer returns, without its bias: a constant aliases nothing, but it would sit in the DC bin.
+
+    A given output is a constant, so where gradients are wanted it cannot stand in for the convolution.
+    """
+    differentiated = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+    if output is None or differentiated:
         return F.conv2d(x, weight, None, stride, padding, dilation, groups)
     output = output.to(x.dtype)
     return output if bias is None else output - bias.to(x.dtype)[:, None, None]
+
+
+def _of_no_images(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """[0, Cout], with gradients: complex matrix products and FFTs take no empty batch."""
+    return x.flatten(1).sum(1)[:, None] * weight.flatten(1).sum(1)
 
 
 def torch_form(x, weight, bias, output, tables_h, tables_w, stride, padding, dilation, groups) -> torch.Tensor:
     """Pure-PyTorch form of the op (identity 7), differentiable by PyTorch itself, on any device."""
     wide = accumulation_dtype(x.dtype)
     x, weight = x.to(wide), weight.to(wide)
+    if x.shape[0] == 0:
+        return _of_no_images(x, weight)
     strided = _strided_output(x, weight, bias, output, stride, padding, dilation, groups)
     dft_h, dft_w = tables_h[4].to(x), tables_w[4].to(x)
     low = low_spectrum(x, weight, dense_axis(tables_h, x), dense_axis(tables_w, x), groups)
@@ -35,17 +46,12 @@ def _fft_form(x, weight, bias, output, stride, padding, dilation, groups) -> tor
     """The same for maps so large that dense transforms lose to ``torch.fft``."""
     wide = accumulation_dtype(x.dtype)
     x, weight = x.to(wide), weight.to(wide)
+    if x.shape[0] == 0:
+        return _of_no_images(x, weight)
     strided = _strided_output(x, weight, bias, output, stride, padding, dilation, groups)
     axes = [fft_axis(x, x.shape[d - 2], weight.shape[d - 2], stride[d], padding[d], dilation[d]) for d in (0, 1)]
     low = low_spectrum(x, weight, axes[0], axes[1], groups)
     return l1_norm(subtract_low(_fft.half_plane(strided), low), (strided.shape[-2], strided.shape[-1]))
-
-
-def _torch_backward(grad, x, weight, tables_h, tables_w, stride, padding, dilation, groups):
-    with torch.enable_grad():
-        leaves = x.detach().requires_grad_(), weight.detach().requires_grad_()
-        maps = torch_form(*leaves, None, None, tables_h, tables_w, stride, padding, dilation, groups)
-    return torch.autograd.grad(maps, leaves, grad)
 
 
 def _fake(x, weight, bias, output, tables_h, tables_w, stride, padding, dilation, groups) -> torch.Tensor:
@@ -70,7 +76,7 @@ def _backward(ctx, grad):
 
 
 LIBRARY.impl("conv2d_alias_l1", torch_form, "CompositeExplicitAutograd")
-LIBRARY.impl("conv2d_alias_l1_backward", _torch_backward, "CompositeExplicitAutograd")
+LIBRARY.impl("conv2d_alias_l1_backward", _adjoints.conv2d_alias_l1_backward, "CompositeExplicitAutograd")
 torch.library.register_fake("alias_ops::conv2d_alias_l1", _fake, lib=LIBRARY)
 torch.library.register_fake("alias_ops::conv2d_alias_l1_backward", _fake_backward, lib=LIBRARY)
 torch.library.register_autograd("alias_ops::conv2d_alias_l1", _backward, setup_context=_setup_context, lib=LIBRARY)
