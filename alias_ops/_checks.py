@@ -1,7 +1,5 @@
 """Argument checks: a wrong call fails before any work, naming the argument, what was expected, what came."""
 
-from collections.abc import Sequence
-
 import torch
 
 from . import designs
@@ -18,6 +16,8 @@ __all__ = [
 
 REDUCTIONS = ("none", "mean", "sum")
 FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+# Of a stride, padding or dilation: products of two such numbers are phases, and fit into 64 bits.
+LARGEST = 2**31 - 1
 
 
 def _is_int(value) -> bool:
@@ -26,16 +26,17 @@ def _is_int(value) -> bool:
 
 def pair(value, name: str, minimum: int) -> tuple[int, int]:
     """``value`` as (height, width), from an int or two ints, none under ``minimum``."""
-    if type(value) is int and value >= minimum:
+    if type(value) is int and minimum <= value <= LARGEST:
         return value, value
     both = (value, value) if _is_int(value) else value
-    kind = "positive" if minimum == 1 else "non-negative"
-    valid = isinstance(both, Sequence) and not isinstance(both, str) and len(both) == 2 and all(map(_is_int, both))
-    if not valid:
-        error = ValueError if isinstance(value, (Sequence, str)) else TypeError
+    # Of the sequences only these two: bytes are sequences of ints as well.
+    valid = isinstance(both, (tuple, list)) and len(both) == 2 and all(map(_is_int, both))
+    if not valid or min(both) < minimum:
+        error = ValueError if valid or isinstance(value, (tuple, list, str)) else TypeError
+        kind = "positive" if minimum == 1 else "non-negative"
         raise error(f"{name} must be a {kind} int or a pair of them, got {value!r}")
-    if min(both) < minimum:
-        raise ValueError(f"{name} must be a {kind} int or a pair of them, got {value!r}")
+    if max(both) > LARGEST:
+        raise ValueError(f"{name} must be at most {LARGEST}, got {value!r}")
     return both[0], both[1]
 
 
@@ -50,8 +51,9 @@ def _check_floating(value, name: str, shape: str) -> None:
         raise TypeError(f"{name} must be a floating tensor {shape}, got {_describe(value)}")
     if value.dtype not in FLOATING:
         raise TypeError(f"{name} must be a floating tensor {shape}, got {_describe(value)}")
-    if value.layout is not torch.strided:
-        raise TypeError(f"{name} must be a dense tensor {shape}, got layout {value.layout}")
+    if value.layout is not torch.strided or value.is_nested:
+        came = "a nested tensor" if value.is_nested else f"layout {value.layout}"
+        raise TypeError(f"{name} must be a dense tensor {shape}, got {came}")
 
 
 def check_maps(x, name: str = "x") -> None:
@@ -82,13 +84,13 @@ def check_factors(x, left, right) -> None:
 
 
 def check_variant(pool: str, variant) -> None:
-    if variant not in designs.VARIANTS[pool]:
+    if not isinstance(variant, str) or variant not in designs.VARIANTS[pool]:
         known = ", ".join(repr(v) for v in designs.VARIANTS[pool])
         raise ValueError(f"variant of {pool}_pool2d must be one of {known}, got {variant!r}")
 
 
 def check_reduction(reduction) -> None:
-    if reduction not in REDUCTIONS:
+    if not isinstance(reduction, str) or reduction not in REDUCTIONS:
         raise ValueError(f"reduction must be one of {', '.join(map(repr, REDUCTIONS))}, got {reduction!r}")
 
 
@@ -98,7 +100,7 @@ def check_conv2d(x, weight, bias, stride, padding, dilation, groups) -> tuple[in
     _check_floating(weight, "weight", "[Cout, Cin / groups, kH, kW]")
     if x.dim() not in (3, 4):
         raise ValueError(f"x must be a floating tensor [B, Cin, H, W] or [Cin, H, W], got {_describe(x)}")
-    if weight.dim() != 4 or min(weight.shape[1:]) < 1:
+    if weight.dim() != 4 or min(weight.shape) < 1:
         raise ValueError(f"weight must be a floating tensor [Cout, Cin / groups, kH, kW], got {_describe(weight)}")
     if not _is_int(groups):
         raise TypeError(f"groups must be a positive int, got {groups!r}")
@@ -120,9 +122,7 @@ def check_conv2d(x, weight, bias, stride, padding, dilation, groups) -> tuple[in
             raise ValueError(f"bias must be a floating tensor [{outputs}], got {_describe(bias)}")
         if bias.device != x.device:
             raise ValueError(f"bias must be on the device of x ({x.device}), got {bias.device}")
-    sizes = [
-        designs.correlation_size(x.shape[i - 2], weight.shape[i - 2], padding[i], dilation[i]) for i in (0, 1)
-    ]
+    sizes = [designs.correlation_size(x.shape[i - 2], weight.shape[i - 2], padding[i], dilation[i]) for i in (0, 1)]
     if min(sizes) < 1:
         raise ValueError(
             f"weight must fit in the padded x: kernel {list(weight.shape[-2:])} with dilation {list(dilation)} "

@@ -6,15 +6,16 @@ import weakref
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
-from typing_extensions import Self
 
 from ._downsampling import Downsampling, describe, downsamples, has_own_forward, layer_aliasing
 
+if TYPE_CHECKING:
+    
 __all__ = ["AliasingMonitor"]
 
 Layers = Iterable[str] | Callable[[str, nn.Module], bool]
@@ -125,7 +126,7 @@ def _select(model: nn.Module, layers: Layers | None) -> dict[str, Downsampling]:
 class AliasingMonitor:
     """Aliasing measure (AM) of every downsampling layer of a model, taken during its ordinary forwards.
 
-        monitor = AliasingMonitor(model, every=100)
+        monitor = AliasingMonitor(model, every=100)      # keep it: dropped, it detaches
         for x, labels in loader:        # training as ever
             ...
         print(monitor.compute())        # {"layer2.0.conv1": 0.31, ...}
@@ -258,10 +259,9 @@ class AliasingMonitor:
             x, output = x[: self.max_samples], output[: self.max_samples]
         if x.numel() == 0:
             return
-        # Outside of inference mode, so that the cached designs can serve a graph later on; outside of autocast,
-        # which has already chosen the dtype of the output.
         try:
-            with torch.inference_mode(False), torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+            # Autocast has done its part: it chose the dtype of the output, in which the layer is measured.
+            with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
                 self._layers[name].add(self._measure(name, module, x, output))
         except Exception as error:
             raise RuntimeError(
@@ -269,9 +269,10 @@ class AliasingMonitor:
             ) from error
 
     def _measure(self, name: str, module: Downsampling, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        """AM of one call of a layer, per map; the command line times it here."""
         return layer_aliasing(module, x, output)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Self":
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -139,7 +139,7 @@ def _measure(monitor: _TimedMonitor, images: Images, batch_size: int, like: torc
         with closing(_progress(images.batches(batch_size), -(-total // batch_size))) as batches:
             for batch in batches:
                 try:
-                    monitor.update(batch.to(like))
+                    monitor.update(batch.to(like.device, like.dtype))
                 except Exception as error:
                     raise UserError(
                         f"the model failed on a batch {list(batch.shape)} ({one_line(error)}); "

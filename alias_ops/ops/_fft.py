@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from .. import designs
-from ._library import accumulation_dtype, like_input
+from ._library import accumulation_dtype, like_input, outside_autocast
 from ._spectra import l1_norm, subtract_low
 
 __all__ = ["DENSE_LIMIT", "DENSE_MEASURE_LIMIT", "alias_l1", "half_plane", "pool2d"]
@@ -23,6 +23,7 @@ def half_plane(maps: torch.Tensor) -> torch.Tensor:
     return full[..., both, :]
 
 
+@outside_autocast
 def alias_l1(x: torch.Tensor, stride: tuple[int, int]) -> torch.Tensor:
     """``alias_l1`` by its definition, on the half plane."""
     maps = x.to(accumulation_dtype(x.dtype))
@@ -39,6 +40,7 @@ def alias_l1(x: torch.Tensor, stride: tuple[int, int]) -> torch.Tensor:
     return l1_norm(subtract_low(strided, low), outputs)
 
 
+@outside_autocast
 def pool2d(x: torch.Tensor, axes: tuple[designs.AxisSpectrum, designs.AxisSpectrum]) -> torch.Tensor:
     """A pooling by its spectrum along each axis."""
     y = x.to(accumulation_dtype(x.dtype))

@@ -1,8 +1,15 @@
 """The ops' schemas, in one place; kernels register against them from csrc and from the files beside this."""
 
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
 import torch
 
-__all__ = ["LIBRARY", "accumulation_dtype", "like_input"]
+__all__ = ["LIBRARY", "accumulation_dtype", "channels_last", "like_input", "outside_autocast"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 LIBRARY = torch.library.Library("alias_ops", "DEF")
 
@@ -33,3 +40,17 @@ def like_input(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """y in x's dtype and memory format: channels_last in, channels_last out, else contiguous."""
     form = torch.channels_last if channels_last(x) else torch.contiguous_format
     return y.to(x.dtype).contiguous(memory_format=form)
+
+
+def outside_autocast(form: Callable[P, R]) -> Callable[P, R]:
+    """For the PyTorch forms: autocast would take their products down to 16 bits, which the kernels never do."""
+
+    @wraps(form)
+    def wrapped(*args, **kwargs):
+        device_type = args[0].device.type
+        if not torch.is_autocast_enabled(device_type):
+            return form(*args, **kwargs)
+        with torch.autocast(device_type, enabled=False):
+            return form(*args, **kwargs)
+
+    return wrapped

@@ -4,12 +4,13 @@ import torch
 
 from .. import _backend, designs
 from . import _adjoints, _fft
-from ._library import LIBRARY, accumulation_dtype
+from ._library import LIBRARY, accumulation_dtype, outside_autocast
 from ._spectra import half_plane, l1_norm, subtract_low
 
 __all__ = ["alias_l1", "torch_form"]
 
 
+@outside_autocast
 def torch_form(x, tables_h, tables_w, stride) -> torch.Tensor:
     """Pure-PyTorch form of the op, differentiable by PyTorch itself, on any device."""
     wide = accumulation_dtype(x.dtype)

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 from .. import _backend, designs
 from . import _adjoints, _fft
-from ._library import LIBRARY, accumulation_dtype
+from ._library import LIBRARY, accumulation_dtype, outside_autocast
 from ._spectra import half_plane, l1_norm, subtract_low
 from ._spectral_conv2d import dense_axis, fft_axis, low_spectrum
 
@@ -29,6 +29,7 @@ def _of_no_images(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return x.flatten(1).sum(1)[:, None] * weight.flatten(1).sum(1)
 
 
+@outside_autocast
 def torch_form(x, weight, bias, output, tables_h, tables_w, stride, padding, dilation, groups) -> torch.Tensor:
     """Pure-PyTorch form of the op (identity 7), differentiable by PyTorch itself, on any device."""
     wide = accumulation_dtype(x.dtype)
@@ -42,6 +43,7 @@ def torch_form(x, weight, bias, output, tables_h, tables_w, stride, padding, dil
     return l1_norm(difference, (dft_h.shape[-1], dft_w.shape[-1]))
 
 
+@outside_autocast
 def _fft_form(x, weight, bias, output, stride, padding, dilation, groups) -> torch.Tensor:
     """The same for maps so large that dense transforms lose to ``torch.fft``."""
     wide = accumulation_dtype(x.dtype)
@@ -75,11 +77,29 @@ def _backward(ctx, grad):
     return dx, dweight, None, None, tables_h, tables_w, None, None, None, None
 
 
+def _vmap(info, in_dims, x, weight, bias, output, *geometry):
+    tensors, dims = (x, weight, bias, output), in_dims[:4]
+    if dims[1] is None and dims[2] is None and (output is None or (dims[3] is None) == (dims[0] is None)):
+        # One layer for many batches: a larger batch.
+        x = x.movedim(dims[0], 0)
+        output = None if output is None else output.movedim(dims[3], 0).flatten(0, 1)
+        maps = torch.ops.alias_ops.conv2d_alias_l1(x.flatten(0, 1), weight, bias, output, *geometry)
+        return maps.unflatten(0, x.shape[:2]), 0
+    each = [
+        torch.ops.alias_ops.conv2d_alias_l1(
+            *(t if dim is None else t.select(dim, i) for t, dim in zip(tensors, dims)), *geometry
+        )
+        for i in range(info.batch_size)
+    ]
+    return torch.stack(each), 0
+
+
 LIBRARY.impl("conv2d_alias_l1", torch_form, "CompositeExplicitAutograd")
 LIBRARY.impl("conv2d_alias_l1_backward", _adjoints.conv2d_alias_l1_backward, "CompositeExplicitAutograd")
 torch.library.register_fake("alias_ops::conv2d_alias_l1", _fake, lib=LIBRARY)
 torch.library.register_fake("alias_ops::conv2d_alias_l1_backward", _fake_backward, lib=LIBRARY)
 torch.library.register_autograd("alias_ops::conv2d_alias_l1", _backward, setup_context=_setup_context, lib=LIBRARY)
+torch.library.register_vmap("alias_ops::conv2d_alias_l1", _vmap, lib=LIBRARY)
 
 
 def conv2d_alias_l1(x, weight, bias, output, stride, padding, dilation, groups) -> torch.Tensor:

@@ -4,11 +4,12 @@ import torch
 
 from .. import _backend
 from .._checks import check_factors
-from ._library import LIBRARY, accumulation_dtype, channels_last, like_input
+from ._library import LIBRARY, accumulation_dtype, channels_last, like_input, outside_autocast
 
 __all__ = ["separable2d", "torch_form"]
 
 
+@outside_autocast
 def torch_form(x: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """Pure-PyTorch form of the op, differentiable by PyTorch itself, on any device."""
     wide = accumulation_dtype(x.dtype)

@@ -1,0 +1,88 @@
+"""``alias-ops info``: the facts it prints are those of this installation, whatever it lacks."""
+
+import json
+import platform
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import alias_ops
+from alias_ops import _backend
+from alias_ops.cli import info, main
+
+EXTENSION = SimpleNamespace(
+    isa=lambda: "avx2", isas=lambda: ["avx512", "avx2"], build_info=lambda: {"compiler": "g++ 12", "flags": "-O3"}
+)
+
+
+def facts(capsys):
+    assert main(["info", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    return json.loads(out)
+
+
+def test_versions_and_processor(capsys):
+    found = facts(capsys)
+    assert found["versions"]["alias_ops"] == alias_ops.__version__
+    assert found["versions"]["torch"] == torch.__version__
+    assert found["versions"]["python"] == platform.python_version()
+    assert found["processor"]["threads"] == torch.get_num_threads()
+    assert set(found["processor"]["features"]) <= set(info.FEATURES)
+
+
+def test_backends_are_those_that_run_here(capsys):
+    found = facts(capsys)["backends for cpu tensors"]
+    assert found.pop("in use") == _backend.resolve("cpu")
+    assert found == {name: f"no: {why}" if why else "runs here" for name, why in _backend.availability().items()}
+
+
+def test_a_backend_that_cannot_be_forced_is_explained(capsys, monkeypatch):
+    monkeypatch.setattr(_backend, "_forced", "abacus")
+    assert facts(capsys)["backends for cpu tensors"]["in use"].startswith("none: ALIAS_OPS_BACKEND must be one of")
+    monkeypatch.setattr(_backend, "_forced", "cuda")
+    assert "backend 'cuda' cannot run here" in facts(capsys)["backends for cpu tensors"]["in use"]
+
+
+def test_with_and_without_the_extension(capsys, monkeypatch):
+    monkeypatch.setattr(_backend, "extension", EXTENSION)
+    assert facts(capsys)["extension"] == {
+        "kernels in use": "avx2",
+        "kernels built": ["avx512", "avx2"],
+        "built with compiler": "g++ 12",
+        "built with flags": "-O3",
+    }
+    monkeypatch.setattr(_backend, "extension", None)
+    monkeypatch.setattr(_backend, "_why_no_extension", "no compiler was found")
+    assert facts(capsys)["extension"] == {"missing": "no compiler was found"}
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "name", "features"),
+    [
+        ("model name\t: Fast: 3 GHz\nflags\t: fpu avx2 fma avx512f\n", "Fast: 3 GHz", ["fma", "avx2", "avx512f"]),
+        ("processor\t: 0\nFeatures\t: fp asimd sve\n", platform.machine(), ["asimd", "sve"]),
+    ],
+)
+def test_processors_as_linux_describes_them(tmp_path, monkeypatch, cpuinfo, name, features):
+    (tmp_path / "cpuinfo").write_text(cpuinfo)
+    monkeypatch.setattr(info, "CPUINFO", tmp_path / "cpuinfo")
+    assert info._processor() == (name, features)
+
+
+def test_elsewhere_than_linux(tmp_path, monkeypatch):
+    monkeypatch.setattr(info, "CPUINFO", tmp_path / "nowhere")
+    name, features = info._processor()
+    assert name
+    assert features == []
+
+
+def test_text_says_the_same(capsys, monkeypatch):
+    monkeypatch.setattr(_backend, "extension", EXTENSION)
+    assert main(["info"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == ["versions"]
+    assert ["torch", torch.__version__] in lines
+    assert ["kernels", "built", "avx512", "avx2"] in lines
+    assert ["reference", "runs", "here"] in lines
