@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,8 +14,6 @@ from torch.utils.hooks import RemovableHandle
 
 from ._downsampling import Downsampling, describe, downsamples, has_own_forward, layer_aliasing
 
-if TYPE_CHECKING:
-    
 __all__ = ["AliasingMonitor"]
 
 Layers = Iterable[str] | Callable[[str, nn.Module], bool]
@@ -272,7 +270,7 @@ class AliasingMonitor:
         """AM of one call of a layer, per map; the command line times it here."""
         return layer_aliasing(module, x, output)
 
-    def __enter__(self) -> "Self":
+    def __enter__(self) -> "AliasingMonitor":
         return self
 
     def __exit__(self, *exception: object) -> None:
