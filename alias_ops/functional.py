@@ -14,6 +14,7 @@ from ._checks import (
     pair,
 )
 from .ops import _fft, alias_l1, conv2d_alias_l1
+from .ops._library import plane
 from .ops.separable2d import apply as apply_separable2d
 
 __all__ = ["aliasing", "asap_pool2d", "conv2d_aliasing", "flc_pool2d"]
@@ -25,7 +26,7 @@ def _pool2d(pool: str, x: torch.Tensor, stride: IntPair, variant: str) -> torch.
     check_maps(x)
     steps = pair(stride, "stride", 1)
     check_variant(pool, variant)
-    height, width = x.shape[-2:]
+    height, width = plane(x)
     if max(height, width) > _fft.DENSE_LIMIT:
         axis_h = designs.axis_spectrum(pool, height, steps[0], variant)
         return _fft.pool2d(x, (axis_h, designs.axis_spectrum(pool, width, steps[1], variant)))
@@ -124,10 +125,14 @@ def aliasing(x: torch.Tensor, stride: IntPair = 2, *, reduction: str = "mean") -
     return _reduce(alias_l1(x, steps), reduction)
 
 
-def _autocast(tensor: Any, device_type: str) -> Any:
+def _autocast(x: Any, *others: Any) -> tuple[Any, ...]:
     """As ``F.conv2d`` does under autocast: float32 and half tensors take the region's dtype."""
-    convertible = isinstance(tensor, torch.Tensor) and tensor.dtype in (torch.float32, torch.bfloat16, torch.float16)
-    return tensor.to(torch.get_autocast_dtype(device_type)) if convertible else tensor
+    device = x.device.type if isinstance(x, torch.Tensor) else ""
+    if not (device and torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
+        return x, *others
+    taken = (torch.float32, torch.bfloat16, torch.float16)
+    dtype = torch.get_autocast_dtype(device)
+    return tuple(t.to(dtype) if isinstance(t, torch.Tensor) and t.dtype in taken else t for t in (x, *others))
 
 
 def conv2d_aliasing(
@@ -174,8 +179,7 @@ def conv2d_aliasing(
     """
     steps, pads, dilations = pair(stride, "stride", 1), pair(padding, "padding", 0), pair(dilation, "dilation", 1)
     check_reduction(reduction)
-    if isinstance(x, torch.Tensor) and torch.is_autocast_enabled(x.device.type):
-        x, weight, bias, output = (_autocast(t, x.device.type) for t in (x, weight, bias, output))
+    x, weight, bias, output = _autocast(x, weight, bias, output)
     stride_1 = check_conv2d(x, weight, bias, steps, pads, dilations, groups)
     if output is not None:
         check_output(output, x, weight, stride_1, steps)

@@ -5,7 +5,7 @@ Results are cached by their arguments and shared: treat every tensor as read-onl
 
 from ._cache import CACHED_DESIGNS
 from .aliasing import alias_tables, dft_rows, half_band, low_band_rows, low_pass, residual_factors, subsample
-from .conv2d import conv_tables, correlation_size, frame_lines, input_rows, tap_factors, tap_phases
+from .conv2d import conv_tables, correlation_size, frame_lines, frame_sources, input_rows, tap_factors, tap_phases
 from .pooling import factor_dtype, pooling_factors
 from .spectrum import POOLS, VARIANTS, AxisSpectrum, axis_spectrum, output_size
 
@@ -21,6 +21,7 @@ __all__ = [
     "dft_rows",
     "factor_dtype",
     "frame_lines",
+    "frame_sources",
     "half_band",
     "input_rows",
     "low_band_rows",

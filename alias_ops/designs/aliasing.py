@@ -31,11 +31,14 @@ def _split(values: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.stack([values.real, values.imag]))
 
 
-def _folded(rows: np.ndarray, size: int) -> np.ndarray:
-    """Columns beyond ``size`` belong to replicas of the last sample: add them to its column."""
-    folded = rows[..., :size].copy()
-    folded[..., -1] += rows[..., size:].sum(-1)
-    return folded
+def replica_sum(f: np.ndarray, first: int, length: int) -> np.ndarray:
+    """Summed phases ``exp(-2j pi f n / L)`` of the samples first..L-1, which are replicas of the last one.
+
+    Where one output is left, f is 0 alone and L as large as any stride: count, do not list.
+    """
+    if len(f) == 1:
+        return np.array([length - first], dtype=complex)
+    return roots(-np.outer(np.arange(first, length), f), length).sum(0)
 
 
 @cached
@@ -48,7 +51,9 @@ def low_band_rows(size: int, stride: int) -> torch.Tensor:
     """
     length = output_size(size, stride) * stride
     f = np.arange(half_band(size, stride) + 1)
-    return _split(_folded(roots(-np.outer(f, np.arange(length)), length) / length, size))
+    rows = roots(-np.outer(f, np.arange(size)), length)
+    rows[:, -1] += replica_sum(f, size, length)
+    return _split(rows / length)
 
 
 @cached
@@ -76,11 +81,10 @@ def low_pass(size: int, stride: int) -> torch.Tensor:
     """
     kept = output_size(size, stride)
     length = kept * stride
-    # P is circulant: one Dirichlet kernel, read at the distance between output and input.
-    f = np.arange(1, half_band(size, stride) + 1)
-    kernel = (1 + 2 * roots(np.outer(np.arange(length), f), length).real.sum(-1)) / length
-    distance = np.arange(kept)[:, None] * stride - np.arange(length)[None, :]
-    return torch.from_numpy(_folded(kernel[distance % length], size))
+    f = np.arange(-half_band(size, stride), half_band(size, stride) + 1)
+    rows = roots(-np.outer(f, np.arange(size)), length)
+    rows[:, -1] += replica_sum(f, size, length)
+    return torch.from_numpy((roots(np.outer(np.arange(kept), f), kept) @ rows).real / length)
 
 
 @cached

@@ -5,7 +5,7 @@ import torch
 
 from ._cache import cached, constant
 from ._roots import roots
-from .aliasing import _split, dft_rows, half_band, low_pass, subsample
+from .aliasing import _split, dft_rows, half_band, low_pass, replica_sum, subsample
 from .spectrum import output_size
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "conv_tables",
     "correlation_size",
     "frame_lines",
+    "frame_sources",
     "input_rows",
     "tap_factors",
     "tap_phases",
@@ -93,7 +94,7 @@ def frame_lines(size: int, kernel: int, stride: int, padding: int, dilation: int
     outside = [*range(-(reach - padding), 0), *range(stride_1, size + padding)]
     lines = [(n, -roots(-f * n, length) / length) for n in outside]
     if length > stride_1:
-        replicas = roots(-np.outer(np.arange(stride_1, length), f), length).sum(0) / length
+        replicas = replica_sum(f, stride_1, length) / length
         lines.append((stride_1 - 1, replicas))
     taps = np.arange(kernel) * dilation - padding
     kept = []
@@ -105,6 +106,12 @@ def frame_lines(size: int, kernel: int, stride: int, padding: int, dilation: int
     weights = np.stack([w for w, _ in kept]) if kept else np.zeros((0, len(f)), complex)
     sources = np.stack([s for _, s in kept]) if kept else np.zeros((0, kernel), np.int64)
     return _split(weights), torch.from_numpy(sources)
+
+
+@constant
+def frame_sources(size: int, kernel: int, stride: int, padding: int, dilation: int) -> tuple[tuple[int, ...], ...]:
+    """The sources of :func:`frame_lines` as numbers, for code that indexes by them."""
+    return tuple(map(tuple, frame_lines(size, kernel, stride, padding, dilation)[1].tolist()))
 
 
 @constant

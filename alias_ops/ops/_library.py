@@ -1,12 +1,21 @@
 """The ops' schemas, in one place; kernels register against them from csrc and from the files beside this."""
 
+import operator
 from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
 import torch
 
-__all__ = ["LIBRARY", "accumulation_dtype", "channels_last", "like_input", "outside_autocast"]
+__all__ = [
+    "LIBRARY",
+    "accumulation_dtype",
+    "channels_last",
+    "forward_mode",
+    "like_input",
+    "outside_autocast",
+    "plane",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -32,6 +41,16 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
 
 
+def plane(x: torch.Tensor) -> tuple[int, int]:
+    """Height and width as plain ints: a design is of one size, and so is a graph compiled around it."""
+    return operator.index(x.shape[-2]), operator.index(x.shape[-1])
+
+
+def forward_mode() -> bool:
+    """Whether forward-mode derivatives are being taken: the PyTorch forms have them, the kernels do not."""
+    return torch.autograd.forward_ad._current_level >= 0
+
+
 def channels_last(x: torch.Tensor) -> bool:
     return x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
@@ -48,7 +67,7 @@ def outside_autocast(form: Callable[P, R]) -> Callable[P, R]:
     @wraps(form)
     def wrapped(*args, **kwargs):
         device_type = args[0].device.type
-        if not torch.is_autocast_enabled(device_type):
+        if not (torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)):
             return form(*args, **kwargs)
         with torch.autocast(device_type, enabled=False):
             return form(*args, **kwargs)

@@ -21,7 +21,7 @@ class Axis:
     transform: Callable[[torch.Tensor], torch.Tensor]
     phases: torch.Tensor  # complex [h+1, taps]
     frame: torch.Tensor  # complex [lines, h+1]
-    sources: list[list[int]]  # [lines][taps], -1 where a tap meets padding
+    sources: tuple[tuple[int, ...], ...]  # [lines][taps], -1 where a tap meets padding
 
 
 def _complex(table: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
@@ -29,13 +29,13 @@ def _complex(table: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return torch.complex(table[0], table[1])
 
 
-def dense_axis(tables: designs.conv2d.ConvTables, like: torch.Tensor) -> Axis:
+def dense_axis(tables: list[torch.Tensor], sources: tuple[tuple[int, ...], ...], like: torch.Tensor) -> Axis:
     rows = tables[0].to(like)
     return Axis(
         lambda x: torch.complex(x @ rows[0].mT, x @ rows[1].mT),
         _complex(tables[1], like),
         _complex(tables[2], like),
-        tables[3].tolist(),
+        sources,
     )
 
 
@@ -53,8 +53,8 @@ def fft_axis(like: torch.Tensor, size: int, kernel: int, stride: int, padding: i
             wrapped = wrapped + torch.nn.functional.pad(part, (0, wrapped.shape[-1] - part.shape[-1]))
         return torch.fft.rfft(wrapped, n=length, norm="forward")[..., :kept]
 
-    weights, sources = designs.frame_lines(*geometry)
-    return Axis(transform, _complex(designs.tap_phases(*geometry), like), _complex(weights, like), sources.tolist())
+    phases, (weights, _) = designs.tap_phases(*geometry), designs.frame_lines(*geometry)
+    return Axis(transform, _complex(phases, like), _complex(weights, like), designs.frame_sources(*geometry))
 
 
 def _both_signs(spectrum: torch.Tensor) -> torch.Tensor:
@@ -62,7 +62,7 @@ def _both_signs(spectrum: torch.Tensor) -> torch.Tensor:
     return torch.stack([spectrum, spectrum.conj()], -2)
 
 
-def _pick(x: torch.Tensor, dim: int, sources: list[int]) -> tuple[torch.Tensor, list[int]]:
+def _pick(x: torch.Tensor, dim: int, sources: tuple[int, ...]) -> tuple[torch.Tensor, list[int]]:
     """The samples that a line's taps meet, and those taps."""
     taps = [tap for tap, source in enumerate(sources) if source >= 0]
     index = torch.tensor([sources[tap] for tap in taps], device=x.device)

@@ -4,7 +4,7 @@ import torch
 
 from .. import _backend, designs
 from . import _adjoints, _fft
-from ._library import LIBRARY, accumulation_dtype, outside_autocast
+from ._library import LIBRARY, accumulation_dtype, forward_mode, outside_autocast, plane
 from ._spectra import half_plane, l1_norm, subtract_low
 
 __all__ = ["alias_l1", "torch_form"]
@@ -62,11 +62,11 @@ def alias_l1(x: torch.Tensor, stride: tuple[int, int]) -> torch.Tensor:
 
     Gradients: first order with respect to x; |0| has gradient 0.
     """
-    height, width = x.shape[-2:]
+    height, width = plane(x)
     if max(height, width) > _fft.DENSE_MEASURE_LIMIT:
         return _fft.alias_l1(x, stride)
     place = designs.factor_dtype(x), x.device
     tables = designs.alias_tables(height, stride[0], *place), designs.alias_tables(width, stride[1], *place)
-    if _backend.resolve(x.device.type) == "reference":
+    if _backend.resolve(x.device.type) == "reference" or forward_mode():
         return torch_form(x, *tables, stride)
     return torch.ops.alias_ops.alias_l1(x, *tables, stride)

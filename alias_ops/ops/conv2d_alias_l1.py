@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 from .. import _backend, designs
 from . import _adjoints, _fft
-from ._library import LIBRARY, accumulation_dtype, outside_autocast
+from ._library import LIBRARY, accumulation_dtype, forward_mode, outside_autocast, plane
 from ._spectra import half_plane, l1_norm, subtract_low
 from ._spectral_conv2d import dense_axis, fft_axis, low_spectrum
 
@@ -38,7 +38,10 @@ def torch_form(x, weight, bias, output, tables_h, tables_w, stride, padding, dil
         return _of_no_images(x, weight)
     strided = _strided_output(x, weight, bias, output, stride, padding, dilation, groups)
     dft_h, dft_w = tables_h[4].to(x), tables_w[4].to(x)
-    low = low_spectrum(x, weight, dense_axis(tables_h, x), dense_axis(tables_w, x), groups)
+    sizes, kernel = plane(x), plane(weight)
+    sources = [designs.frame_sources(sizes[d], kernel[d], stride[d], padding[d], dilation[d]) for d in (0, 1)]
+    axes = dense_axis(tables_h, sources[0], x), dense_axis(tables_w, sources[1], x)
+    low = low_spectrum(x, weight, axes[0], axes[1], groups)
     difference = subtract_low(half_plane(strided, dft_h, dft_w), low)
     return l1_norm(difference, (dft_h.shape[-1], dft_w.shape[-1]))
 
@@ -119,14 +122,12 @@ def conv2d_alias_l1(x, weight, bias, output, stride, padding, dilation, groups) 
     Gradients: first order with respect to x and weight, the whole derivative also where ``output``
     is given; none with respect to output and bias.
     """
-    if max(x.shape[-2:]) > _fft.DENSE_MEASURE_LIMIT:
+    size, kernel = plane(x), plane(weight)
+    if max(size) > _fft.DENSE_MEASURE_LIMIT:
         return _fft_form(x, weight, bias, output, stride, padding, dilation, groups)
     place = designs.factor_dtype(x), x.device
-    tables = [
-        designs.conv_tables(x.shape[d - 2], weight.shape[d - 2], stride[d], padding[d], dilation[d], *place)
-        for d in (0, 1)
-    ]
+    tables = [designs.conv_tables(size[d], kernel[d], stride[d], padding[d], dilation[d], *place) for d in (0, 1)]
     geometry = (*tables, stride, padding, dilation, groups)
-    if _backend.resolve(x.device.type) == "reference":
+    if _backend.resolve(x.device.type) == "reference" or forward_mode():
         return torch_form(x, weight, bias, output, *geometry)
     return torch.ops.alias_ops.conv2d_alias_l1(x, weight, bias, output, *geometry)

@@ -4,7 +4,7 @@ import torch
 
 from .. import _backend
 from .._checks import check_factors
-from ._library import LIBRARY, accumulation_dtype, channels_last, like_input, outside_autocast
+from ._library import LIBRARY, accumulation_dtype, channels_last, forward_mode, like_input, outside_autocast
 
 __all__ = ["separable2d", "torch_form"]
 
@@ -63,17 +63,13 @@ torch.library.register_vmap("alias_ops::separable2d", _vmap, lib=LIBRARY)
 
 
 def _traced() -> bool:
-    """Compilation, functorch transforms and forward-mode AD must see the registered op."""
-    return (
-        torch.compiler.is_compiling()
-        or torch._C._are_functorch_transforms_active()
-        or torch.autograd.forward_ad._current_level >= 0
-    )
+    """Compilation and functorch transforms must see the registered op."""
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
 
 
 def apply(x: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """:func:`separable2d` for arguments that are right already."""
-    if _backend.resolve(x.device.type) == "reference":
+    if _backend.resolve(x.device.type) == "reference" or forward_mode():
         return torch_form(x, left, right)
     if _traced():
         return torch.ops.alias_ops.separable2d(x, left, right)
