@@ -1,0 +1,75 @@
+# Everything runs in .venv, which the first target makes. `make help` lists the targets.
+#
+#   PYTHON  the interpreter that .venv is made from
+#   TORCH   what pip is asked for. One exact version, so that every run is of the same PyTorch, and so
+#           that pip takes the wheel at hand (a CPU build, say) where a looser request would fetch
+#           gigabytes of CUDA libraries. Any PyTorch from 2.10 on works:
+#               make distclean && make demo TORCH=torch
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+# The package is installed editable: Python sources need no reinstall, these do. Folders are listed
+# too: their time stamps say that a file came or went.
+SOURCES := setup.py pyproject.toml alias_ops/_version.py $(shell find csrc)
+# Installed with or without the extension is not the same: see setup.py for the variable.
+export ALIAS_OPS_BUILD_CPU ?= auto
+STAMP := $(VENV)/installed-$(ALIAS_OPS_BUILD_CPU)
+
+CPP := $(filter %.cpp %.h %.cu %.cuh,$(SOURCES))
+
+.PHONY: help demo test check format build clean distclean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo       install into .venv, run examples/demo, write demo_output/"
+	@echo "make test       install into .venv, run the tests"
+	@echo "make check      ruff, mypy and clang-format"
+	@echo "make format     let ruff and clang-format rewrite the sources"
+	@echo "make build      sdist and wheel in dist/"
+	@echo "make clean      remove what was built; distclean removes .venv too"
+
+demo: $(STAMP)-demo
+	$(BIN)/python examples/demo --output demo_output
+
+test: $(STAMP)-test
+	$(BIN)/python -m pytest
+
+check: $(STAMP)-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(CPP)
+
+format: $(STAMP)-dev
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/clang-format -i $(CPP)
+
+build: $(STAMP)-dev
+	$(BIN)/python -m build --no-isolation
+
+# PyTorch first and by itself: pip then never chooses one.
+$(VENV)/torch:
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install $(TORCH)
+	$(PIP) install "setuptools>=64" wheel "pybind11>=2.12"
+	@touch $@
+
+# The import says so if the extension could not be built; pip hides what setup.py prints.
+$(STAMP)-%: $(VENV)/torch $(SOURCES)
+	$(PIP) install --no-build-isolation --editable ".[$*]"
+	@$(BIN)/python -c "import alias_ops"
+	@rm -f $(filter-out $(STAMP)-%,$(wildcard $(VENV)/installed-*))
+	@touch $@
+
+clean:
+	rm -rf build dist demo_output alias_ops.egg-info alias_ops/_C*.so $(VENV)/installed-*
+	rm -rf .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find alias_ops tests benchmarks examples -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+
+distclean: clean
+	rm -rf $(VENV)

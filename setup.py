@@ -1,0 +1,317 @@
+"""Builds the extension alias_ops._C; everything else about the package is in pyproject.toml.
+
+The kernels in csrc/cpu are compiled once per instruction set, the rest of csrc once, and all of it
+is linked into one module. Only PyTorch's headers and libtorch_cpu are needed of PyTorch, so it is
+looked up and never imported: that works inside pip's isolated builds too, as long as PyTorch is
+installed in the environment that pip installs into.
+
+Environment:
+    ALIAS_OPS_BUILD_CPU  auto (default): go on without the extension if it cannot be built;
+                         1: fail instead, with the compiler's message; 0: do not build it.
+    CXX, CC              the compiler (GCC 12 or later, or Clang); CPPFLAGS, CXXFLAGS and LDFLAGS are appended.
+    MAX_JOBS             compilers run at a time; all processors by default.
+"""
+
+import importlib.util
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+import sysconfig
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
+
+try:
+    from setuptools.command.bdist_wheel import bdist_wheel
+except ImportError:  # setuptools before 70.1
+    from wheel.bdist_wheel import bdist_wheel
+
+MODE = (os.environ.get("ALIAS_OPS_BUILD_CPU") or "auto").lower()
+
+OLDEST_TORCH = (2, 10)
+TARGET_TORCH = "0x020a000000000000"  # OLDEST_TORCH, as torch/headeronly/version.h writes it
+
+COMMON_FLAGS = ["-std=c++20", "-O3", "-DNDEBUG", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra"]
+COMMON_FLAGS += ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
+
+# Best first. The portable kernels get the compiler's baseline for the architecture.
+ISA_FLAGS = {"portable": []}
+if platform.machine().lower() in ("x86_64", "amd64") and sys.maxsize > 2**32:
+    ISA_FLAGS = {
+        "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mf16c", "-mavx2"],
+        "avx2": ["-mavx2", "-mfma", "-mf16c"],
+        "portable": [],
+    }
+
+LONGEST_REASON = 12  # lines of a compiler's message in the warning
+
+CXX_OF = {"gcc": "g++", "clang": "clang++", "cc": "c++"}
+
+
+class CannotBuild(CompileError):
+    """The extension cannot be built here; the message is for the user."""
+
+
+class Torch(NamedTuple):
+    version: str
+    include: list[Path]
+    library: Path
+
+
+class Unit(NamedTuple):
+    """One object file: its source and the flags that are its own."""
+
+    source: Path
+    object: Path
+    flags: list[str]
+
+
+def find_torch() -> Torch:
+    """The PyTorch to build against: importable, or installed where this package is about to be."""
+    spec = importlib.util.find_spec("torch")
+    places = [Path(p) for p in (spec.submodule_search_locations or [])] if spec else []
+    places += [Path(sysconfig.get_path(name), "torch") for name in ("platlib", "purelib")]
+    for place in places:
+        if not (place / "version.py").is_file():
+            continue
+        version = re.search(r"__version__ = '(\d+)\.(\d+)[^']*'", (place / "version.py").read_text())
+        if version is None:
+            continue
+        found = version.group(0).split("'")[1]
+        if (int(version[1]), int(version[2])) < OLDEST_TORCH:
+            raise CannotBuild(f"PyTorch {'.'.join(map(str, OLDEST_TORCH))} or later is needed, found {found}")
+        if not (place / "include/torch/csrc/stable/library.h").is_file():
+            raise CannotBuild(f"PyTorch {found} in {place} has no C++ headers")
+        include = place / "include"
+        return Torch(found, [include, include / "torch/csrc/api/include"], place / "lib")
+    raise CannotBuild(
+        "PyTorch was not found while building. Install it, then this package once more:\n"
+        "    pip install torch\n"
+        "    pip install --force-reinstall --no-deps --no-cache-dir PATH_OF_THIS_PACKAGE\n"
+        "Where PyTorch is installed and a builder hides it, add --no-build-isolation (needs setuptools and wheel)."
+    )
+
+
+def find_pybind11(torch: Torch) -> Path:
+    """pybind11's own headers, or the copy that PyTorch ships."""
+    try:
+        import pybind11
+    except ImportError:
+        return torch.include[0]
+    return Path(pybind11.get_include())
+
+
+def find_compiler() -> list[str]:
+    """CXX; else the C++ compiler that goes with CC; else the one Python was built with, or c++."""
+    if os.environ.get("CXX"):
+        return shlex.split(os.environ["CXX"])
+    if os.environ.get("CC"):
+        *wrapper, cc = shlex.split(os.environ["CC"])
+        return [*wrapper, re.sub(r"(?<![a-z])(gcc|clang|cc)(?=(-[\d.]+)?$)", lambda m: CXX_OF[m[1]], cc)]
+    python_cxx = shlex.split(sysconfig.get_config_var("CXX") or "")[:1]
+    return python_cxx if python_cxx and compiler_version(python_cxx) else ["c++"]
+
+
+def compiler_version(compiler: list[str]) -> str:
+    """First line of ``--version``; empty if there is no such compiler."""
+    try:
+        done = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return done.stdout.partition("\n")[0].strip() if done.returncode == 0 else ""
+
+
+def user_flags(*names: str) -> list[str]:
+    return [flag for name in names for flag in shlex.split(os.environ.get(name, ""))]
+
+
+def macro(name: str, text: str) -> str:
+    """-Dname="text", for a compiler started without a shell."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'-D{name}="{escaped}"'
+
+
+def system(*folders: Path) -> list[str]:
+    """Include folders whose warnings are not ours, and whose place on this machine stays out of the objects."""
+    return [flag for f in folders for flag in ("-isystem", str(f), f"-ffile-prefix-map={f}=include")]
+
+
+def plan(compiler: list[str], torch: Torch, objects: Path) -> list[Unit]:
+    """Every object of the extension, in link order.
+
+    Inline functions of the standard library that several objects instantiate are merged at link
+    time, and the linker keeps the first: objects for lesser instruction sets must come first, or
+    code of a greater one would run on a processor that does not have it.
+    """
+    own_flags = {
+        "ops": ["-DTORCH_TARGET_VERSION=" + TARGET_TORCH, *system(*torch.include)],
+        "isa": [f"-DALIAS_OPS_HAVE_{isa.upper()}" for isa in ISA_FLAGS],
+        "facts": [
+            macro("ALIAS_OPS_BUILD_COMPILER", compiler_version(compiler)),
+            macro("ALIAS_OPS_BUILD_FLAGS", shlex.join([*COMMON_FLAGS, *user_flags("CPPFLAGS", "CXXFLAGS")])),
+            macro("ALIAS_OPS_BUILD_TORCH", torch.version),
+            *system(find_pybind11(torch), Path(sysconfig.get_path("include"))),
+        ],
+    }
+    units = [
+        Unit(source, objects / f"{source.stem}.o", own_flags.get(source.stem, []))
+        for source in sorted(Path("csrc").glob("*.cpp"))
+    ]
+    for isa in reversed(ISA_FLAGS):
+        units += [
+            Unit(source, objects / isa / f"{source.stem}.o", [f"-DALIAS_OPS_ISA={isa}", *ISA_FLAGS[isa]])
+            for source in sorted(Path("csrc/cpu").glob("*.cpp"))
+        ]
+    return units
+
+
+def run(command: list[str], what: str) -> None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise CannotBuild(f"{what}: {error}") from error
+    output = (done.stdout + done.stderr).strip()
+    if done.returncode != 0:
+        raise CannotBuild(f"{what} failed:\n{shlex.join(command)}\n{output}")
+    if output:
+        print(output, file=sys.stderr)
+
+
+def missing_symbols(module: Path) -> list[str]:
+    """Functions of ours that no object defines: a shared library links without them and then does not load."""
+    try:
+        listed = subprocess.run(["nm", "-u", "-C", str(module)], capture_output=True, text=True, check=False)
+    except OSError:
+        return []
+    return [line.split(maxsplit=1)[-1] for line in listed.stdout.splitlines() if "alias_ops::" in line]
+
+
+def up_to_date(target: Path, command: list[str]) -> bool:
+    """True if ``target`` was made by this very command from inputs that have not changed since."""
+    stamp, dependencies = target.with_suffix(".command"), target.with_suffix(".d")
+    if not (target.is_file() and dependencies.is_file() and stamp.is_file()):
+        return False
+    if stamp.read_text() != shlex.join(command):
+        return False
+    # "target: input input \<newline> input", spaces in names escaped.
+    listed = dependencies.read_text().replace("\\\n", " ").split(":", 1)[1]
+    inputs = [Path(name.replace("\\ ", " ")) for name in re.split(r"(?<!\\)\s+", listed) if name]
+    return all(i.is_file() and i.stat().st_mtime_ns < stamp.stat().st_mtime_ns for i in inputs)
+
+
+def jobs() -> int:
+    if os.environ.get("MAX_JOBS"):
+        return max(1, int(os.environ["MAX_JOBS"]))
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class BuildExtension(build_ext):
+    """Compiles what changed, links, and knows how to do without."""
+
+    def finalize_options(self) -> None:
+        # One folder for pip, editable installs and build_ext --inplace alike, so that objects are reused.
+        if self.build_temp is None:
+            self.build_temp = f"build/objects-{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
+        super().finalize_options()
+
+    def run(self) -> None:
+        if MODE not in ("auto", "0", "1"):
+            raise CompileError(f"ALIAS_OPS_BUILD_CPU must be auto, 0 or 1, got {MODE!r}")
+        inplace = self.inplace
+        try:
+            if MODE == "0":
+                raise CannotBuild("ALIAS_OPS_BUILD_CPU=0 asks for none")
+            super().run()
+        except CannotBuild as why:
+            if MODE == "1":
+                raise
+            self.inplace = inplace
+            self.leave_out_extension()
+            if MODE == "auto":
+                reason = "\n".join(str(why).splitlines()[:LONGEST_REASON])
+                print(
+                    "\nWARNING: alias_ops is built without its C++ extension and will run on the slower pure-PyTorch "
+                    f"path.\nReason: {reason}\nALIAS_OPS_BUILD_CPU=1 makes this an error and shows all of it, "
+                    "ALIAS_OPS_BUILD_CPU=0 makes it the intended result.\n",
+                    file=sys.stderr,
+                )
+
+    def leave_out_extension(self) -> None:
+        """No extension in this build, and none left over from an earlier one."""
+        for inplace in {False, bool(self.inplace)}:
+            self.inplace = inplace
+            for extension in self.extensions:
+                Path(self.get_ext_fullpath(extension.name)).unlink(missing_ok=True)
+        self.extensions = self.distribution.ext_modules = []
+
+    def build_extension(self, extension: Extension) -> None:
+        if os.name == "nt":
+            raise CannotBuild("the kernels are written for GCC and Clang and do not build on Windows")
+        torch, compiler = find_torch(), find_compiler()
+        if not compiler_version(compiler):
+            raise CannotBuild(
+                f"no C++ compiler: `{shlex.join(compiler)} --version` does not run. "
+                "Install GCC 12 or later, or name a compiler in CXX"
+            )
+        units = plan(compiler, torch, Path(self.build_temp))
+        with ThreadPoolExecutor(self.parallel or jobs()) as pool:
+            running = [pool.submit(self.compile, compiler, unit) for unit in units]
+            try:
+                for done in running:
+                    done.result()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        self.link(compiler, torch, units, Path(self.get_ext_fullpath(extension.name)))
+
+    def compile(self, compiler: list[str], unit: Unit) -> None:
+        command = [*compiler, *COMMON_FLAGS, *unit.flags, *user_flags("CPPFLAGS", "CXXFLAGS")]
+        command += ["-MMD", "-MF", str(unit.object.with_suffix(".d")), "-c", str(unit.source), "-o", str(unit.object)]
+        if not self.force and up_to_date(unit.object, command):
+            return
+        label = f"{unit.source} ({unit.object.parent.name})" if unit.source.parent.name == "cpu" else str(unit.source)
+        print(shlex.join(command) if self.verbose > 1 else f"compiling {label}", flush=True)
+        unit.object.parent.mkdir(parents=True, exist_ok=True)
+        # Written before compiling and named after: an input edited meanwhile is newer than the stamp.
+        stamp, started = unit.object.with_suffix(".command"), unit.object.with_suffix(".started")
+        stamp.unlink(missing_ok=True)
+        started.write_text(shlex.join(command))
+        run(command, f"compiling {label}")
+        started.replace(stamp)
+
+    def link(self, compiler: list[str], torch: Torch, units: list[Unit], module: Path) -> None:
+        # Python's own flags for a loadable module (-shared, or -bundle -undefined dynamic_lookup), less its compiler.
+        shared = [f for f in shlex.split(sysconfig.get_config_var("LDCXXSHARED") or "") if f.startswith("-")]
+        # No rpath: alias_ops imports torch first, and the loader finds libtorch_cpu already in the process.
+        command = [*compiler, *(shared or ["-shared"]), *(str(u.object) for u in units)]
+        command += [f"-L{torch.library}", "-ltorch_cpu", *user_flags("LDFLAGS"), "-o", str(module)]
+        module.parent.mkdir(parents=True, exist_ok=True)
+        print(shlex.join(command) if self.verbose > 1 else f"linking {module.name}", flush=True)
+        run(command, f"linking {module.name}")
+        if missing := missing_symbols(module):
+            module.unlink()
+            raise CannotBuild(f"linking {module.name} failed: nothing defines {', '.join(missing)}")
+
+
+class Wheel(bdist_wheel):
+    """A wheel for one platform and Python if the extension is in it, else one for all."""
+
+    def run(self) -> None:
+        self.run_command("build")
+        self.root_is_pure = not self.distribution.has_ext_modules()
+        super().run()
+
+
+os.chdir(Path(__file__).resolve().parent)  # every path above and below is relative to it
+setup(
+    license="MIT",
+    ext_modules=[Extension("alias_ops._C", sorted(map(str, Path("csrc").glob("**/*.cpp"))))],
+    cmdclass={"build_ext": BuildExtension, "bdist_wheel": Wheel},
+)

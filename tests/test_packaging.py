@@ -1,0 +1,162 @@
+"""What a user installs and reads: version, files, README, citation, and a build that cannot succeed."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+import alias_ops
+from alias_ops import _backend
+
+ROOT = Path(__file__).resolve().parents[1]
+LONGEST_FILE = 400
+
+pytestmark = pytest.mark.skipif(not (ROOT / "setup.py").is_file(), reason="not in a checkout")
+
+
+def sources(*folders: str) -> list[Path]:
+    """Text files of the project in these folders."""
+    suffixes = {".py", ".cpp", ".h", ".cu", ".cuh", ".md", ".toml", ".yml", ".yaml", ".cff"}
+    return sorted(p for f in folders for p in (ROOT / f).rglob("*") if p.suffix in suffixes)
+
+
+def test_the_version_is_the_same_everywhere():
+    assert re.fullmatch(r"\d+\.\d+\.\d+", alias_ops.__version__)
+    assert f"## [{alias_ops.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+    installed = {d.version for d in metadata.distributions(name="alias-ops")}
+    assert installed <= {alias_ops.__version__}
+
+
+def test_type_checkers_find_the_types():
+    assert Path(alias_ops.__file__).with_name("py.typed").is_file()
+
+
+def test_everything_exported_exists():
+    assert [name for name in alias_ops.__all__ if not hasattr(alias_ops, name)] == []
+
+
+@pytest.mark.parametrize("file", ["README.md", "CONTRIBUTING.md"])
+def test_links_lead_somewhere(file):
+    targets = re.findall(r"\]\(([^)#]+)\)|(?:src|href)=\"([^\"#]+)\"", (ROOT / file).read_text())
+    local = [a or b for a, b in targets if "://" not in (a or b)]
+    missing = [target for target in local if not (ROOT / target).exists()]
+    assert missing == []
+
+
+def test_the_readme_runs_as_written(capsys):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert blocks
+    namespace = {}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), namespace)
+    assert capsys.readouterr().out
+
+
+def test_the_citation_is_of_this_version():
+    yaml = pytest.importorskip("yaml")
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["cff-version"] == "1.2.0"
+    assert citation["version"] == alias_ops.__version__
+    assert {reference["year"] for reference in citation["references"]} == {2020, 2022, 2023}
+    assert all(reference["title"] and reference["authors"] for reference in citation["references"])
+
+
+def test_files_are_short_enough_to_read():
+    lengths = {p.relative_to(ROOT): p.read_text().count("\n") for p in sources("alias_ops", "csrc")}
+    assert {p: n for p, n in lengths.items() if n > LONGEST_FILE} == {}
+
+
+def test_nothing_is_left_undone_or_tied_to_one_machine():
+    # Written so that the patterns do not match themselves.
+    unwanted = re.compile(
+        r"\b(TO[D]O|FIX[M]E|X[X]X|HA[C]K)\b|(?<![\w.])/(home|root|work|Users)/\w|p[y]pi\.|p[y]thonhosted"
+    )
+    files = sources("alias_ops", "csrc", "tests", "benchmarks", "examples", "docs", ".github")
+    files += [p for p in ROOT.iterdir() if p.is_file() and p.suffix in (".md", ".py", ".toml", ".cff", ".yaml")]
+    found = [f"{p.relative_to(ROOT)}: {m[0]}" for p in files for m in unwanted.finditer(p.read_text())]
+    assert found == []
+
+
+def build(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess:
+    """setup.py build_ext into ``tmp_path``, with a compiler that fails."""
+    pytest.importorskip("setuptools")
+    kept = {k: v for k, v in os.environ.items() if k not in ("CC", "CXX", "ALIAS_OPS_BUILD_CPU")}
+    folders = [f"--build-lib={tmp_path / 'lib'}", f"--build-temp={tmp_path / 'temp'}"]
+    return subprocess.run(
+        [sys.executable, str(ROOT / "setup.py"), "build_ext", *folders],
+        env={**kept, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+
+
+def test_without_a_compiler_the_package_installs_and_says_so_once(tmp_path):
+    done = build(tmp_path, CC="/bin/false")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("WARNING: alias_ops is built without its C++ extension") == 1
+    assert "no C++ compiler: `/bin/false --version` does not run" in done.stderr
+    assert not list(tmp_path.rglob("_C*"))
+
+
+def test_a_compiler_that_fails_is_quoted(tmp_path):
+    compiler = tmp_path / "c++"
+    compiler.write_text('#!/bin/sh\n[ "$1" = --version ] && echo mine 1.0 && exit\necho no such flag >&2; exit 1\n')
+    compiler.chmod(0o755)
+    done = build(tmp_path, CXX=str(compiler))
+    assert done.returncode == 0, done.stderr
+    assert "pure-PyTorch path" in done.stderr
+    assert "no such flag" in done.stderr
+
+
+def test_an_extension_that_is_asked_for_must_build(tmp_path):
+    done = build(tmp_path, CXX="/bin/false", ALIAS_OPS_BUILD_CPU="1")
+    assert done.returncode != 0
+    assert "error: no C++ compiler" in done.stderr
+
+
+def test_an_extension_that_is_not_wanted_is_left_out_silently(tmp_path):
+    done = build(tmp_path, ALIAS_OPS_BUILD_CPU="0")
+    assert done.returncode == 0, done.stderr
+    assert "WARNING: alias_ops" not in done.stderr
+    assert not list(tmp_path.rglob("_C*"))
+
+
+def test_a_wrong_build_mode_is_named(tmp_path):
+    done = build(tmp_path, ALIAS_OPS_BUILD_CPU="yes")
+    assert done.returncode != 0
+    assert "ALIAS_OPS_BUILD_CPU must be auto, 0 or 1, got 'yes'" in done.stderr
+
+
+@pytest.mark.skipif(_backend.extension is None, reason="the extension was not built")
+@pytest.mark.skipif(shutil.which("objdump") is None, reason="needs objdump")
+def test_code_for_one_instruction_set_stays_in_its_namespace():
+    """A function shared with the portable kernels must not be the copy compiled for AVX-512.
+
+    That copy would be an illegal instruction on a lesser processor; see ``plan`` in setup.py.
+    """
+    if "avx2" not in _backend.extension.isas():
+        pytest.skip("one instruction set alone")
+    listing = subprocess.run(
+        ["objdump", "-d", "-C", "--no-show-raw-insn", _backend.extension.__file__],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    leaks = set()
+    for function in re.split(r"\n(?=[0-9a-f]+ <)", listing):
+        name = function.partition("\n")[0]
+        at_load = "_GLOBAL__" in name or "global constructors" in name
+        # Clones are private to the object they come from; nothing else calls them.
+        if "[clone" in name or ("avx512::" in name and not at_load):
+            continue
+        beyond = "%zmm|%k[1-7]\\b" if "avx2::" in name and not at_load else "%zmm|%ymm|\tv[a-z]+[0-9a-z]* "
+        if re.search(beyond, function):
+            leaks.add(name)
+    assert leaks == set()
