@@ -39,7 +39,8 @@ def test_every_set_passes_the_tests_of_the_kernels(name):
     if name == _backend.extension.isa():
         pytest.skip("in use: the other tests are its tests")
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", SELECTION, *FILES]
-    environment = {**os.environ, "ALIAS_OPS_ISA": name, "OMP_NUM_THREADS": "1"}
+    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "ALIAS_OPS_ISA": name, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
     process = subprocess.run(command, cwd=ROOT / "tests", env=environment, check=False)
     assert process.returncode == 0
 

@@ -73,19 +73,17 @@ def draw_training(runs: list[Run], path: Path) -> Path:
             for run in runs:
                 epochs = [epoch.epoch for epoch in run.history]
                 values = [epoch.aliasing[layer] for epoch in run.history]
-                ax.plot(epochs, values, label=run.variant, linewidth=3, markersize=10, **STYLES[run.variant])
+                ax.plot(epochs, values, linewidth=3, markersize=10, **STYLES[run.variant])
+                place = {"xytext": (14, 0), "textcoords": "offset points", "va": "center"}
+                ax.annotate(run.variant, (epochs[-1], values[-1]), color=STYLES[run.variant]["color"], **place)
             ax.set_title(layer, loc="left")
             ax.set_yscale("log")
             ax.yaxis.set_major_formatter("{x:g}")
             ax.yaxis.set_minor_formatter(NullFormatter())
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
             ax.grid(axis="y", alpha=0.4)
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(
-            handles, labels, loc="outside upper center", ncols=3, frameon=False, fontsize=20, handlelength=3.5
-        )
         figure.supxlabel("epoch (0: before training)")
-        figure.supylabel("aliasing measure (AM), log scale")
+        figure.supylabel("aliasing measure (AM)")
         figure.suptitle(_training_title(runs))
         return _save(figure, path)
 
