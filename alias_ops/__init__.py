@@ -1,11 +1,16 @@
 """Measure and prevent aliasing in convolutional networks: exact, fast, on any machine."""
 
-from . import designs, functional, nn, ops, reference
+import warnings as _warnings
+
+from . import _backend, designs, functional, nn, ops, reference
 from ._backend import backend
 from ._version import __version__
 from .functional import aliasing, asap_pool2d, conv2d_aliasing, flc_pool2d
 from .monitor import AliasingMonitor
 from .nn import ASAPPool2d, FLCPool2d
+
+if _backend.slow_path():
+    _warnings.warn(_backend.slow_path(), RuntimeWarning, stacklevel=2)  # 2: the line that imports the package
 
 __all__ = [
     "ASAPPool2d",

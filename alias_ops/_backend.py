@@ -2,14 +2,13 @@
 
 import importlib
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
 import torch
 
-__all__ = ["BACKENDS", "Unavailable", "availability", "backend", "extension", "resolve"]
+__all__ = ["BACKENDS", "Unavailable", "availability", "backend", "extension", "resolve", "slow_path"]
 
 BACKENDS = ("auto", "reference", "cpu", "triton", "cuda")
 ENVIRONMENT = "ALIAS_OPS_BACKEND"
@@ -30,12 +29,6 @@ def _load_extension() -> tuple[ModuleType | None, str]:
 
 
 extension, _why_no_extension = _load_extension()
-if extension is None:
-    warnings.warn(
-        f"alias_ops runs on the slower pure-PyTorch path: {_why_no_extension}. `alias-ops info` says more.",
-        RuntimeWarning,
-        stacklevel=2,
-    )
 
 _forced = os.environ.get(ENVIRONMENT, "auto").lower()
 
@@ -44,6 +37,13 @@ def _checked(name: str, source: str) -> str:
     if name not in BACKENDS:
         raise ValueError(f"{source} must be one of {', '.join(BACKENDS)}, got {name!r}")
     return name
+
+
+def slow_path() -> str:
+    """What to tell the user where the extension is missing; "" where it is not."""
+    if extension is not None:
+        return ""
+    return f"alias_ops runs on the slower pure-PyTorch path: {_why_no_extension}. `alias-ops info` says more."
 
 
 def availability(device_type: str = "cpu") -> dict[str, str]:
