@@ -8,7 +8,7 @@ from types import ModuleType
 
 import torch
 
-__all__ = ["BACKENDS", "Unavailable", "availability", "backend", "extension", "resolve", "slow_path"]
+__all__ = ["BACKENDS", "Unavailable", "availability", "backend", "extension", "resolve", "serving", "slow_path"]
 
 BACKENDS = ("auto", "reference", "cpu", "triton", "cuda")
 ENVIRONMENT = "ALIAS_OPS_BACKEND"
@@ -72,6 +72,13 @@ def resolve(device_type: str) -> str:
     if reason:
         raise Unavailable(f"backend {_forced!r} cannot run here: {reason}")
     return _forced
+
+
+def serving(x: torch.Tensor) -> str:
+    """:func:`resolve` for a tensor's device; quick where nothing is forced, for this is in every call."""
+    if x.is_cpu and _forced == "auto":
+        return "reference" if extension is None else "cpu"
+    return resolve(x.device.type)
 
 
 @contextmanager

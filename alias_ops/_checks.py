@@ -47,9 +47,7 @@ def _describe(value) -> str:
 
 
 def _check_floating(value, name: str, shape: str) -> None:
-    if not isinstance(value, torch.Tensor):
-        raise TypeError(f"{name} must be a floating tensor {shape}, got {_describe(value)}")
-    if value.dtype not in FLOATING:
+    if not isinstance(value, torch.Tensor) or value.dtype not in FLOATING:
         raise TypeError(f"{name} must be a floating tensor {shape}, got {_describe(value)}")
     if value.layout is not torch.strided or value.is_nested:
         came = "a nested tensor" if value.is_nested else f"layout {value.layout}"
@@ -59,9 +57,10 @@ def _check_floating(value, name: str, shape: str) -> None:
 def check_maps(x, name: str = "x") -> None:
     """x: floating [..., H, W] with at least one pixel."""
     _check_floating(x, name, "[..., H, W]")
-    if x.dim() < 2:
+    shape = x.shape
+    if len(shape) < 2:
         raise ValueError(f"{name} must be a floating tensor [..., H, W], got {_describe(x)}")
-    if x.shape[-1] < 1 or x.shape[-2] < 1:
+    if shape[-1] < 1 or shape[-2] < 1:
         raise ValueError(f"{name} must have maps of at least 1x1 (batch dimensions may be empty), got {_describe(x)}")
 
 

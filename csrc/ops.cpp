@@ -15,7 +15,6 @@
 namespace alias_ops {
 namespace {
 
-using torch::headeronly::MemoryFormat;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
@@ -34,8 +33,8 @@ Dtype dtype_of(const Tensor& t, const char* name) {
   }
 }
 
-ScalarType accumulation_type(const Tensor& t) {
-  return t.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+Dtype accumulation_dtype(const Tensor& t) {
+  return t.scalar_type() == ScalarType::Double ? Dtype::kFloat64 : Dtype::kFloat32;
 }
 
 Runtime runtime() {
@@ -82,33 +81,61 @@ Tensor as_double(const Tensor& t) {
   return t.scalar_type() == ScalarType::Double ? t : torch::stable::to(t, ScalarType::Double);
 }
 
-Factor factor_of(const Tensor& t) {
-  return {static_cast<const double*>(t.const_data_ptr()), t.stride(0), t.stride(1), t.stride(2)};
+Factor factor_of(const Tensor& t, bool transposed) {
+  const int64_t row = transposed ? 2 : 1, column = transposed ? 1 : 2;
+  return {static_cast<const double*>(t.const_data_ptr()), t.stride(0), t.stride(row), t.stride(column)};
 }
 
-Tensor separable2d(Tensor x, const Tensor& left, const Tensor& right) {
+// A fresh tensor on the CPU, straight from the shim: looking up aten::empty by its name, as
+// torch::stable::empty does, costs a fifth of a small call.
+Tensor empty(const std::vector<int64_t>& sizes, Dtype dtype, bool channels_last = false) {
+  std::vector<int64_t> strides(sizes.size());
+  int64_t step = 1;
+  const auto place = [&](size_t d) { strides[d] = step, step *= std::max<int64_t>(1, sizes[d]); };
+  if (channels_last) {
+    for (size_t d : {1, 3, 2, 0}) place(d);
+  } else {
+    for (size_t d = sizes.size(); d-- > 0;) place(d);
+  }
+  const int32_t type = dtype == Dtype::kFloat32    ? aoti_torch_dtype_float32()
+                       : dtype == Dtype::kFloat64  ? aoti_torch_dtype_float64()
+                       : dtype == Dtype::kBFloat16 ? aoti_torch_dtype_bfloat16()
+                                                   : aoti_torch_dtype_float16();
+  AtenTensorHandle handle = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(sizes.size()), sizes.data(), strides.data(), type,
+                                                         aoti_torch_device_type_cpu(), 0, &handle));
+  return Tensor(handle);
+}
+
+// The adjoint op is the same one with transposed factors.
+Tensor separable2d_or_adjoint(Tensor x, const Tensor& left, const Tensor& right, bool adjoint) {
   STD_TORCH_CHECK(left.dim() == 3 && right.dim() == 3, "left and right must be [T, M, H] and [T, N, W]");
   const bool channels_last = is_channels_last(x);
   const Maps maps = maps_of(x, "x", false);
-  STD_TORCH_CHECK(left.size(2) == maps.height && right.size(2) == maps.width, "left and right must fit x");
+  const int64_t in = adjoint ? 1 : 2, out = adjoint ? 2 : 1;
+  STD_TORCH_CHECK(left.size(in) == maps.height && right.size(in) == maps.width, "left and right must fit x");
   const int64_t terms = left.size(0);
   STD_TORCH_CHECK((terms == 1 || terms == 2) && right.size(0) == terms, "left and right must have 1 or 2 terms");
   std::vector<int64_t> sizes(x.sizes().begin(), x.sizes().end());
-  const int64_t out_height = left.size(1), out_width = right.size(1);
+  const int64_t out_height = left.size(out), out_width = right.size(out);
   sizes[sizes.size() - 2] = out_height;
   sizes[sizes.size() - 1] = out_width;
-  Tensor y = torch::stable::empty(sizes, x.scalar_type(), std::nullopt, x.device(), std::nullopt,
-                                  channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
+  Tensor y = empty(sizes, maps.dtype, channels_last);
   if (y.numel() == 0) return y;
   const Tensor l = as_double(left), r = as_double(right);
   const int64_t area = out_height * out_width;
-  Separable2dArgs args{maps,       channels_last, y.mutable_data_ptr(), maps.channels * area, area, out_width, 1, terms,
-                       out_height, out_width,     factor_of(l),         factor_of(r)};
+  Separable2dArgs args{
+      maps,       channels_last, y.mutable_data_ptr(),  maps.channels * area, area, out_width, 1, terms,
+      out_height, out_width,     factor_of(l, adjoint), factor_of(r, adjoint)};
   if (channels_last) {
     args.y_channel_stride = 1, args.y_column_stride = maps.channels, args.y_row_stride = maps.channels * out_width;
   }
   kernels().separable2d(args, runtime());
   return y;
+}
+
+Tensor separable2d(Tensor x, const Tensor& left, const Tensor& right) {
+  return separable2d_or_adjoint(x, left, right, false);
 }
 
 DftTable dft_table(const Tensor& t, const char* name) {
@@ -133,7 +160,7 @@ Tensor alias_l1(Tensor x, const std::vector<Tensor>& tables_h, const std::vector
   STD_TORCH_CHECK(stride.size() == 2 && stride[0] > 0 && stride[1] > 0, "stride must be two positive ints");
   const std::vector<int64_t> sizes(x.sizes().begin(), x.sizes().end() - std::min<int64_t>(2, x.dim()));
   const Maps maps = maps_of(x, "x", true);
-  Tensor out = torch::stable::empty(sizes, accumulation_type(x), std::nullopt, x.device());
+  Tensor out = empty(sizes, accumulation_dtype(x));
   if (out.numel() == 0) return out;
   AliasL1Args args{maps,
                    stride[0],
@@ -199,7 +226,7 @@ Tensor conv2d_alias_l1(Tensor x, Tensor weight, std::optional<Tensor> bias, std:
                   "weight must be [Cout, Cin / groups, kH, kW] with Cout a multiple of groups");
   STD_TORCH_CHECK(weight.scalar_type() == x.scalar_type(), "weight must have the dtype of x");
   const int64_t outputs = weight.size(0);
-  Tensor out = torch::stable::empty({x.size(0), outputs}, accumulation_type(x), std::nullopt, x.device());
+  Tensor out = empty({x.size(0), outputs}, accumulation_dtype(x));
   if (out.numel() == 0) return out;
   Conv2dAliasL1Args args{};
   args.x = maps_of(x, "x", true);
@@ -239,7 +266,7 @@ Tensor conv2d_alias_l1(Tensor x, Tensor weight, std::optional<Tensor> bias, std:
 
 STABLE_TORCH_LIBRARY_IMPL(alias_ops, CPU, m) {
   m.impl("separable2d", TORCH_BOX(&alias_ops::separable2d));
-  m.impl("_separable2d", TORCH_BOX(&alias_ops::separable2d));
+  m.impl("_separable2d", TORCH_BOX(&alias_ops::separable2d_or_adjoint));
   m.impl("alias_l1", TORCH_BOX(&alias_ops::alias_l1));
   m.impl("conv2d_alias_l1", TORCH_BOX(&alias_ops::conv2d_alias_l1));
 }

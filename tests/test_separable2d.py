@@ -1,5 +1,7 @@
 """``separable2d`` and the poolings on it: every backend against float64, over sizes, layouts, dtypes and factors."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from helpers import (
@@ -188,6 +190,38 @@ def test_factor_dtypes_and_layouts(backend, terms, dtype):
             assert_close(separable2d(x, *factors), definition(x, *factors), dtype)
         wide = randn(terms, 5, 12, seed=5, dtype=factor_dtype)[..., ::2]
         assert_close(separable2d(x, wide, right.mT), definition(x, wide, right.mT), dtype)
+
+
+@terms
+def test_factors_are_constants_by_value_not_by_place(backend, terms):
+    """Prepared factors are remembered from call to call: a caller may write into them all the same."""
+    x = randn(4, 6, 10)
+    left, right = dense_factors(terms, (3, 5), (6, 10))
+    for factor, position in ((left, (-1, 2, 5)), (right, (0, 0, 0)), (right, (-1, 4, 9))):
+        assert_close(separable2d(x, left, right), definition(x, left, right), DOUBLE)
+        factor[position] += 1
+        assert_close(separable2d(x, left, right), definition(x, left, right), DOUBLE)
+        assert_close(separable2d(x.mT, right, left), definition(x.mT, right, left), DOUBLE)
+
+
+def test_more_factors_than_are_remembered(backend):
+    """Forward and adjoint in turn, over sizes of one shape and of many."""
+    for _ in range(2):
+        for height in range(6, 32):
+            x = randn(2, height, 12).requires_grad_()
+            for pool in ("flc", "asap"):
+                y = pool2d(pool, x)
+                assert_close(y, reference_pool2d(pool, x), DOUBLE)
+                assert_differentiates(x, lambda e, pool=pool: reference_pool2d(pool, e), y, DOUBLE)
+
+
+def test_calls_from_many_threads(backend):
+    def pooled(seed):
+        x = randn(3, 8 + seed % 7, 10, seed=seed)
+        return all(torch.allclose(alias_ops.flc_pool2d(x), reference_pool2d("flc", x)) for _ in range(50))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(pooled, range(32)))
 
 
 # ---- what the op promises --------------------------------------------------------------------------------------------

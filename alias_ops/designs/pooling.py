@@ -11,7 +11,7 @@ __all__ = ["factor_dtype", "pooling_factors"]
 
 def factor_dtype(x: torch.Tensor) -> torch.dtype:
     """float64 for the CPU kernels, which round once while packing; elsewhere what x is accumulated in."""
-    return torch.float64 if x.device.type == "cpu" or x.dtype is torch.float64 else torch.float32
+    return torch.float64 if x.is_cpu or x.dtype is torch.float64 else torch.float32
 
 
 def _parts(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

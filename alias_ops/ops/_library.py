@@ -6,6 +6,7 @@ from functools import wraps
 from typing import ParamSpec, TypeVar
 
 import torch
+from torch.autograd import forward_ad
 
 __all__ = [
     "LIBRARY",
@@ -27,7 +28,7 @@ _CONVOLUTION = (
 )
 for schema in (
     "separable2d(Tensor x, Tensor left, Tensor right) -> Tensor",
-    "_separable2d(Tensor x, Tensor left, Tensor right) -> Tensor",
+    "_separable2d(Tensor x, Tensor left, Tensor right, bool adjoint) -> Tensor",
     "alias_l1(Tensor x, Tensor[] tables_h, Tensor[] tables_w, SymInt[2] stride) -> Tensor",
     "alias_l1_backward(Tensor grad, Tensor x, Tensor[] tables_h, Tensor[] tables_w, SymInt[2] stride) -> Tensor",
     f"conv2d_alias_l1(Tensor x, Tensor weight, Tensor? bias, Tensor? output, {_CONVOLUTION}) -> Tensor",
@@ -43,12 +44,13 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def plane(x: torch.Tensor) -> tuple[int, int]:
     """Height and width as plain ints: a design is of one size, and so is a graph compiled around it."""
-    return operator.index(x.shape[-2]), operator.index(x.shape[-1])
+    shape = x.shape
+    return operator.index(shape[-2]), operator.index(shape[-1])
 
 
 def forward_mode() -> bool:
     """Whether forward-mode derivatives are being taken: the PyTorch forms have them, the kernels do not."""
-    return torch.autograd.forward_ad._current_level >= 0
+    return forward_ad._current_level >= 0
 
 
 def channels_last(x: torch.Tensor) -> bool:

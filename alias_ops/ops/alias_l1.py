@@ -67,6 +67,6 @@ def alias_l1(x: torch.Tensor, stride: tuple[int, int]) -> torch.Tensor:
         return _fft.alias_l1(x, stride)
     place = designs.factor_dtype(x), x.device
     tables = designs.alias_tables(height, stride[0], *place), designs.alias_tables(width, stride[1], *place)
-    if _backend.resolve(x.device.type) == "reference" or forward_mode():
+    if _backend.serving(x) == "reference" or forward_mode():
         return torch_form(x, *tables, stride)
     return torch.ops.alias_ops.alias_l1(x, *tables, stride)

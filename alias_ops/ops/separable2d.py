@@ -1,12 +1,15 @@
 """``separable2d``: ``y = sum_t left[t] x right[t]^T``, the one linear operator of the package."""
 
 import torch
+from torch.compiler import is_compiling
 
 from .. import _backend
 from .._checks import check_factors
 from ._library import LIBRARY, accumulation_dtype, channels_last, forward_mode, like_input, outside_autocast
 
 __all__ = ["separable2d", "torch_form"]
+
+_KERNEL = torch.ops.alias_ops._separable2d.default
 
 
 @outside_autocast
@@ -29,13 +32,13 @@ class _Eager(torch.autograd.Function):
     """The op's autograd for plain tensors in eager mode: half the call overhead of a registered formula."""
 
     @staticmethod
-    def forward(ctx, x, left, right):
-        ctx.save_for_backward(left, right)
-        return torch.ops.alias_ops._separable2d.default(x, left, right)
+    def forward(ctx, x, left, right, adjoint):
+        ctx.arguments = left, right, not adjoint  # constants: nothing for save_for_backward to guard
+        return _KERNEL(x, left, right, adjoint)
 
     @staticmethod
     def backward(ctx, grad):
-        return _backward(ctx, grad)
+        return apply(grad, *ctx.arguments), None, None, None
 
 
 def _setup_context(ctx, inputs, output) -> None:
@@ -55,27 +58,33 @@ def _vmap(info, in_dims, x, left, right):
     return torch.ops.alias_ops.separable2d(x.movedim(in_dims[0], 0), left, right), 0
 
 
-for name in ("separable2d", "_separable2d"):
-    LIBRARY.impl(name, torch_form, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"alias_ops::{name}", _fake, lib=LIBRARY)
+def _either(form):
+    """``form`` with the factors transposed where the adjoint is asked for."""
+    return lambda x, left, right, adjoint: form(x, left.mT, right.mT) if adjoint else form(x, left, right)
+
+
+LIBRARY.impl("separable2d", torch_form, "CompositeExplicitAutograd")
+LIBRARY.impl("_separable2d", _either(torch_form), "CompositeExplicitAutograd")
+torch.library.register_fake("alias_ops::separable2d", _fake, lib=LIBRARY)
+torch.library.register_fake("alias_ops::_separable2d", _either(_fake), lib=LIBRARY)
 torch.library.register_autograd("alias_ops::separable2d", _backward, setup_context=_setup_context, lib=LIBRARY)
 torch.library.register_vmap("alias_ops::separable2d", _vmap, lib=LIBRARY)
 
 
 def _traced() -> bool:
     """Compilation and functorch transforms must see the registered op."""
-    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    return is_compiling() or torch._C._are_functorch_transforms_active()
 
 
-def apply(x: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """:func:`separable2d` for arguments that are right already."""
-    if _backend.resolve(x.device.type) == "reference" or forward_mode():
-        return torch_form(x, left, right)
-    if _traced():
-        return torch.ops.alias_ops.separable2d(x, left, right)
+def apply(x: torch.Tensor, left: torch.Tensor, right: torch.Tensor, adjoint: bool = False) -> torch.Tensor:
+    """:func:`separable2d`, or its adjoint, for arguments that are right already."""
+    reference = _backend.serving(x) == "reference" or forward_mode()
+    if reference or _traced():
+        form = torch_form if reference else torch.ops.alias_ops.separable2d
+        return form(x, left.mT, right.mT) if adjoint else form(x, left, right)
     if x.requires_grad and torch.is_grad_enabled():
-        return _Eager.apply(x, left, right)
-    return torch.ops.alias_ops._separable2d.default(x, left, right)
+        return _Eager.apply(x, left, right, adjoint)
+    return _KERNEL(x, left, right, adjoint)
 
 
 def separable2d(x: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:

@@ -4,11 +4,12 @@
 // Grouped: the lanes are maps (transposed on load) or channels (channels_last), which serves maps
 // narrower than a vector as well as any other.
 #include <algorithm>
+#include <vector>
 
 #include "lanes.h"
 #include "ops.h"
 #include "parallel.h"
-#include "separable2d_plan.h"
+#include "separable2d_prepared.h"
 
 namespace alias_ops::ALIAS_OPS_ISA {
 namespace {
@@ -126,34 +127,6 @@ void run_grouped(const Separable2dArgs& a, const Plan<Compute<S>>& plan, const R
 
 // ---- wide --------------------------------------------------------------------------------------------------------
 
-// The right factor transposed: [inner][padded outputs], so that outputs are lanes.
-template <class C>
-struct RightPanel {
-  int64_t columns;  // outputs computed by tiles, padded to whole vectors
-  std::vector<C> values, outer, scale;
-
-  RightPanel(const Plan<C>& plan) {
-    const Axis<C>& axis = plan.right;
-    const int64_t dense = axis.dense_rows(), inner = axis.dense_columns() * plan.terms;
-    columns = (dense + kLanes<C> - 1) / kLanes<C> * kLanes<C>;
-    values.assign(inner * columns, 0);
-    for (int64_t row = 0; row < dense;) {
-      const int64_t rows = axis.packed.block_rows(row);
-      const C* block = axis.packed.block(row);
-      for (int64_t k = 0; k < inner; ++k) {
-        for (int64_t r = 0; r < rows; ++r) values[k * columns + row + r] = block[k * rows + r];
-      }
-      row += rows;
-    }
-    outer.assign(columns, 0);
-    if (plan.outer.present) {
-      for (int64_t n = 0; n < dense; ++n) outer[n] = plan.outer.out_w[axis.form == Form::kHalfOut ? 2 * n + 1 : n];
-    }
-    scale.assign(columns, 0);
-    std::copy(axis.scale.begin(), axis.scale.end(), scale.begin());
-  }
-};
-
 template <class S, class C>
 struct RightArgs {
   const C* z;  // R rows
@@ -261,14 +234,14 @@ void left_product(const Plan<C>& plan, const C* x, int64_t x_row, C* z, int64_t 
 }
 
 template <class S>
-void run_wide(const Separable2dArgs& a, const Plan<Compute<S>>& plan, const Runtime& runtime) {
+void run_wide(const Separable2dArgs& a, const Plan<Compute<S>>& plan, const RightPanel<Compute<S>>& panel,
+              const Runtime& runtime) {
   using C = Compute<S>;
   const Maps& x = a.x;
   const int64_t maps = x.images * x.channels, width = x.width, terms = plan.terms;
   const int64_t z_row = padded<C>(width * terms), z_rows = a.out_height + 2;
   // Two dense terms: left rows alternate between them, so a row of z holds both, width apart.
   const int64_t left_row = terms == 1 ? z_row : padded<C>(width);
-  const RightPanel<C> panel(plan);
   const int64_t grain = std::max<int64_t>(1, 32768 / (x.height * width));
   parallel(runtime, maps, grain, [&](int64_t begin, int64_t end) {
     std::vector<C> z(z_rows * z_row), share(a.out_height), wide, stacked;
@@ -335,13 +308,22 @@ bool prefer_wide(const Separable2dArgs& a, const Plan<Compute<S>>& plan) {
 }
 
 template <class S>
-void run(const Separable2dArgs& a, const Runtime& runtime) {
-  const Plan<Compute<S>> plan = make_plan<Compute<S>>(a);
-  if (prefer_wide<S>(a, plan)) {
-    run_wide<S>(a, plan, runtime);
+void run_prepared(const Separable2dArgs& a, const Prepared<Compute<S>>& prepared, const Runtime& runtime) {
+  if (prefer_wide<S>(a, prepared.plan)) {
+    run_wide<S>(a, prepared.plan, prepared.panel, runtime);
   } else {
-    run_grouped<S>(a, plan, runtime);
+    run_grouped<S>(a, prepared.plan, runtime);
   }
+}
+
+template <class S>
+void run(const Separable2dArgs& a, const Runtime& runtime) {
+  using C = Compute<S>;
+  if (a.terms * (a.out_height * a.x.height + a.out_width * a.x.width) > Recent<C>::kLargest) {
+    return run_prepared<S>(a, Prepared<C>(a), runtime);
+  }
+  static thread_local Recent<C> recent;
+  run_prepared<S>(a, recent.find(a), runtime);
 }
 
 }  // namespace

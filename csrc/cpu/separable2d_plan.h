@@ -1,5 +1,5 @@
-// What the factors of separable2d allow: half-band axes, a second term of rank 1. Read off the matrices
-// at every call: packing them reads every element anyway, and no caller can promise something untrue.
+// What the factors of separable2d allow: half-band axes, a second term of rank 1. Read off the matrices,
+// so no caller can promise something untrue.
 #pragma once
 
 #include <cmath>
