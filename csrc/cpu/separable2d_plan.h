@@ -1,23 +1,16 @@
-// What the factors of separable2d allow: half-band axes, a second term of rank 1. Read off the matrices,
-// so no caller can promise something untrue.
+// What the factors of separable2d allow: half-band axes, split axes, a second term of rank 1. Read off the
+// matrices, so no caller can promise something untrue.
 #pragma once
 
 #include <cmath>
 #include <vector>
 
-#include "tile.h"
+#include "separable2d_tile.h"
 
 namespace alias_ops::ALIAS_OPS_ISA {
 
 // kHalfIn: of the even input samples, output m needs number 2m alone. kHalfOut is its transpose.
 enum class Form { kDense, kHalfIn, kHalfOut };
-
-// A second term of rank 1: (out_h out_w^T) times the number in_h^T x in_w.
-template <class C>
-struct Outer {
-  bool present = false;
-  std::vector<C> in_h, in_w, out_h, out_w;
-};
 
 struct MatrixView {
   const double* data;
@@ -59,6 +52,21 @@ inline double largest_of(const MatrixView& a) {
   return largest;
 }
 
+// [[P, Q], [Q, P]] to rounding, halves of the dense rows and columns apart too.
+inline bool is_split(const MatrixView& a, Form form) {
+  if (a.rows % (form == Form::kHalfOut ? 4 : 2) != 0 || a.columns % (form == Form::kHalfIn ? 4 : 2) != 0) return false;
+  const int64_t rows = a.rows / 2, columns = a.columns / 2;
+  const double noise = 1e-14 * largest_of(a);
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t c = 0; c < columns; ++c) {
+      // Written so that NaN and inf do not pass.
+      if (!(std::abs(a(r, c) - a(r + rows, c + columns)) <= noise)) return false;
+      if (!(std::abs(a(r, c + columns) - a(r + rows, c)) <= noise)) return false;
+    }
+  }
+  return true;
+}
+
 // a = u v^T to rounding? Pivot on the largest element. `scale` is the size of the term that a is added to:
 // what is noise beside that one is noise here.
 inline bool rank_one(const MatrixView& a, double scale, std::vector<double>& u, std::vector<double>& v) {
@@ -90,24 +98,77 @@ inline bool zero_at_even(const std::vector<double>& v) {
   return true;
 }
 
-template <class C>
+// One axis: sizes and structure. Its dense rows are all outputs, of kHalfOut the odd ones; its dense columns
+// all inputs, of kHalfIn the odd ones.
 struct Axis {
   Form form = Form::kDense;
+  bool split = false;
   int64_t in = 0, out = 0;
-  // Dense coefficients: rows are outputs (with every term's rows side by side on the left axis), and
-  // the vector that meets the rank-1 term, if any, is the last row (left) or the last column (right).
-  PackedRows<C> packed;
-  std::vector<C> scale;  // of the copied samples, half forms only
 
+  int64_t parts() const { return split ? 2 : 1; }
   int64_t dense_rows() const { return form == Form::kHalfOut ? out / 2 : out; }
   int64_t dense_columns() const { return form == Form::kHalfIn ? in / 2 : in; }
+  int64_t dense_row(int64_t i) const { return form == Form::kHalfOut ? 2 * i + 1 : i; }
+  int64_t dense_column(int64_t i) const { return form == Form::kHalfIn ? 2 * i + 1 : i; }
+
+  // Coefficient of dense row r (of the upper half, where split) and dense column k (of the left half) in S or D.
+  template <class Row>
+  double coefficient(int part, int64_t k, Row row) const {
+    const int64_t c = dense_column(k);
+    if (!split) return row(c);
+    return 0.5 * (part == 0 ? row(c) + row(c + in / 2) : row(c) - row(c + in / 2));
+  }
+  // Factors of the copied samples.
+  std::vector<double> copy_scale(const MatrixView& a) const {
+    std::vector<double> scale;
+    for (int64_t m = 0; form == Form::kHalfIn && m < out; ++m) scale.push_back(a(m, 2 * m));
+    for (int64_t m = 0; form == Form::kHalfOut && m < in; ++m) scale.push_back(a(2 * m, m));
+    return scale;
+  }
+  std::vector<double> at_dense_rows(const std::vector<double>& v) const {
+    std::vector<double> dense;
+    for (int64_t i = 0; i < dense_rows(); ++i) dense.push_back(v[dense_row(i)]);
+    return dense;
+  }
 };
 
-template <class C>
+inline Axis axis_of(const MatrixView& a, const std::vector<double>& in, const std::vector<double>& out) {
+  Axis axis;
+  axis.in = a.columns, axis.out = a.rows;
+  if (is_half_in(a) && zero_at_even(in)) {
+    axis.form = Form::kHalfIn;
+  } else if (is_half_out(a) && zero_at_even(out)) {
+    axis.form = Form::kHalfOut;
+  }
+  axis.split = is_split(a, axis.form);
+  return axis;
+}
+
+// The structure of a call.
 struct Plan {
-  int64_t terms;  // dense terms: 1, or 2 where the second has no structure
-  Axis<C> left, right;
-  Outer<C> outer;
+  int64_t terms = 1;   // dense ones: 1, or 2 where the second has no structure
+  bool outer = false;  // a second term of rank 1: (out_h out_w^T) times the number in_h^T x in_w
+  std::vector<double> out_h, in_h, out_w, in_w;
+  Axis left, right;
+
+  explicit Plan(const Separable2dArgs& a) : terms(a.terms) {
+    const MatrixView left_1(a.left, 0, a.out_height, a.x.height), right_1(a.right, 0, a.out_width, a.x.width);
+    if (terms == 2) {
+      const MatrixView left_2(a.left, 1, a.out_height, a.x.height), right_2(a.right, 1, a.out_width, a.x.width);
+      outer = rank_one(left_2, largest_of(left_1), out_h, in_h) && rank_one(right_2, largest_of(right_1), out_w, in_w);
+      if (outer) {
+        terms = 1;
+      } else {
+        for (std::vector<double>* v : {&out_h, &in_h, &out_w, &in_w}) v->clear();
+      }
+    }
+    if (terms == 1) {
+      left = axis_of(left_1, in_h, out_h);
+      right = axis_of(right_1, in_w, out_w);
+    } else {
+      left.in = a.x.height, left.out = a.out_height, right.in = a.x.width, right.out = a.out_width;
+    }
+  }
 };
 
 template <class C>
@@ -115,62 +176,99 @@ inline std::vector<C> cast(const std::vector<double>& v) {
   return std::vector<C>(v.begin(), v.end());
 }
 
-inline Form form_of(const MatrixView& a, const std::vector<double>& in, const std::vector<double>& out) {
-  if (is_half_in(a) && zero_at_even(in)) return Form::kHalfIn;
-  if (is_half_out(a) && zero_at_even(out)) return Form::kHalfOut;
-  return Form::kDense;
-}
-
+// An axis ready for tiles whose lanes run across it: one term, or the inner products of two side by side.
 template <class C>
-inline void fill_scale(Axis<C>& axis, const MatrixView& a) {
-  if (axis.form == Form::kHalfIn) {
-    for (int64_t m = 0; m < a.rows; ++m) axis.scale.push_back(C(a(m, 2 * m)));
-  } else if (axis.form == Form::kHalfOut) {
-    for (int64_t m = 0; m < a.columns; ++m) axis.scale.push_back(C(a(2 * m, m)));
+struct TiledAxis : Axis {
+  Blocks<C> blocks;
+  std::vector<C> scale, outer_scale;  // of the copied samples; of the rank-1 term at the dense rows
+
+  TiledAxis() = default;
+  TiledAxis(const Axis& axis, const Factor& factor, int64_t term, int64_t terms, const std::vector<double>& out)
+      : Axis(axis) {
+    const int64_t rows = dense_rows() / parts(), inner = dense_columns() / parts();
+    blocks = Blocks<C>(split, rows, inner * terms, [&](int part, int64_t r, int64_t k) {
+      const MatrixView a(factor, term + k / inner, axis.out, axis.in);
+      return coefficient(part, k % inner, [&](int64_t c) { return a(dense_row(r), c); });
+    });
+    scale = cast<C>(copy_scale(MatrixView(factor, term, axis.out, axis.in)));
+    if (!out.empty()) outer_scale = cast<C>(at_dense_rows(out));
   }
-}
+};
 
 template <class C>
-inline Plan<C> make_plan(const Separable2dArgs& a) {
-  const int64_t height = a.x.height, width = a.x.width;
-  const MatrixView left(a.left, 0, a.out_height, height), right(a.right, 0, a.out_width, width);
-  Plan<C> plan;
-  plan.terms = a.terms;
-  std::vector<double> out_h, in_h, out_w, in_w;
-  if (a.terms == 2) {
-    const MatrixView left_2(a.left, 1, a.out_height, height), right_2(a.right, 1, a.out_width, width);
-    if (rank_one(left_2, largest_of(left), out_h, in_h) && rank_one(right_2, largest_of(right), out_w, in_w)) {
-      plan.terms = 1;
-      plan.outer = {true, cast<C>(in_h), cast<C>(in_w), cast<C>(out_h), cast<C>(out_w)};
+struct AxisPanel {
+  const C* x;
+  int64_t x_step, x_vector_step;
+  C* y;
+  int64_t y_step, y_vector_step;
+  int64_t vectors;
+  const C* outer = nullptr;  // the rank-1 term's vector, if this product adds it
+  int64_t outer_vector_step = 0;
+};
+
+// y = axis x: dense rows by tiles, copied rows by a scale.
+template <class C>
+inline void apply(const TiledAxis<C>& axis, const AxisPanel<C>& p) {
+  const int64_t half_out = axis.out / 2, half_in = axis.in / 2;
+  BlockArgs<C> a{nullptr,
+                 0,
+                 p.x,
+                 p.x_step,
+                 p.x_vector_step,
+                 half_in * p.x_step,
+                 p.y,
+                 p.y_step,
+                 p.y_vector_step,
+                 half_out * p.y_step};
+  if (axis.form == Form::kHalfIn) {
+    a.x += p.x_step;
+    a.x_inner_step = 2 * p.x_step;
+    a.copy = p.x;
+    a.copy_scale = axis.scale.data();
+    a.copy_row_step = 2 * p.x_step;
+    a.copy_vector_step = p.x_vector_step;
+    a.copy_half = half_in * p.x_step;
+    a.copy_scale_half = half_out;
+  } else if (axis.form == Form::kHalfOut) {
+    a.y += p.y_step;
+    a.y_row_step = 2 * p.y_step;
+    for (int64_t m = 0; m < axis.in; ++m) {
+      C* y = p.y + 2 * m * p.y_step;
+      for (int64_t v = 0; v < p.vectors; ++v) {
+        store(y + v * p.y_vector_step, axis.scale[m] * load(p.x + m * p.x_step + v * p.x_vector_step));
+      }
     }
   }
-  const int64_t extra = plan.outer.present ? 1 : 0, terms = plan.terms;
-  auto& l = plan.left;
-  auto& r = plan.right;
-  l.in = height, l.out = a.out_height, r.in = width, r.out = a.out_width;
-  if (terms == 1) {
-    l.form = form_of(left, in_h, {});
-    r.form = form_of(right, in_w, out_w);
+  if (p.outer != nullptr) {
+    a.outer = p.outer;
+    a.outer_scale = axis.outer_scale.data();
+    a.outer_vector_step = p.outer_vector_step;
+    a.outer_scale_half = axis.dense_rows() / 2;
   }
-  fill_scale(l, left);
-  fill_scale(r, right);
-  // Dense rows and columns of the half forms are the odd ones.
-  const auto odd_row = [](Form f, int64_t i) { return f == Form::kHalfOut ? 2 * i + 1 : i; };
-  const auto odd_column = [](Form f, int64_t i) { return f == Form::kHalfIn ? 2 * i + 1 : i; };
-  const int64_t left_rows = l.dense_rows() * terms;
-  l.packed = PackedRows<C>(left_rows + extra, l.dense_columns(), [&](int64_t row, int64_t k) {
-    const int64_t column = odd_column(l.form, k);
-    if (row == left_rows) return in_h[column];
-    return MatrixView(a.left, row % terms, left.rows, left.columns)(odd_row(l.form, row / terms), column);
-  });
-  const int64_t right_columns = r.dense_columns() * terms;
-  r.packed = PackedRows<C>(r.dense_rows(), right_columns + extra, [&](int64_t row, int64_t k) {
-    const int64_t target = odd_row(r.form, row);
-    if (k == right_columns) return out_w[target];
-    const int64_t column = odd_column(r.form, k % r.dense_columns());
-    return MatrixView(a.right, k / r.dense_columns(), right.rows, right.columns)(target, column);
-  });
-  return plan;
+  multiply(axis.blocks, a, p.vectors);
 }
+
+// The row in_h^T x of the rank-1 term.
+template <class C>
+struct OuterRow {
+  Blocks<C> blocks;
+  int64_t in = 0;
+
+  OuterRow() = default;
+  explicit OuterRow(const std::vector<double>& in_h) : in(int64_t(in_h.size())) {
+    const bool split = in % 2 == 0;
+    const int64_t half = in / 2;
+    blocks = Blocks<C>(split, 1, split ? half : in, [&](int part, int64_t, int64_t k) {
+      if (!split) return in_h[k];
+      return 0.5 * (part == 0 ? in_h[k] + in_h[k + half] : in_h[k] - in_h[k + half]);
+    });
+  }
+  // y has room for one row more than it gets: a split row has a lower half too.
+  void run(const C* x, int64_t x_step, int64_t x_vector_step, C* y, int64_t y_vector_step, int64_t y_half,
+           int64_t vectors) const {
+    BlockArgs<C> a{nullptr, 0, x, x_step, x_vector_step, in / 2 * x_step, y, 0, y_vector_step, y_half};
+    multiply(blocks, a, vectors);
+  }
+};
 
 }  // namespace alias_ops::ALIAS_OPS_ISA

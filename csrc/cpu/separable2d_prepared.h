@@ -6,43 +6,44 @@
 #include <memory>
 #include <vector>
 
-#include "separable2d_plan.h"
+#include "separable2d_grouped.h"
+#include "separable2d_wide.h"
 
 namespace alias_ops::ALIAS_OPS_ISA {
 
-// The right factor transposed: [inner][padded outputs], so that outputs are lanes.
+// The walk that is cheaper, in vector operations a map. Wide leaves lanes of ragged rows empty and calls tiles for
+// every map; grouped transposes every pixel.
 template <class C>
-struct RightPanel {
-  int64_t columns;  // outputs computed by tiles, padded to whole vectors
-  std::vector<C> values, outer, scale;
+inline bool prefer_wide(const Plan& plan, const Separable2dArgs& a) {
+  constexpr int64_t kL = kLanes<C>;
+  return !a.channels_last && std::max(a.x.width, a.out_width) >= kL / 2;
+}
 
-  RightPanel(const Plan<C>& plan) {
-    const Axis<C>& axis = plan.right;
-    const int64_t dense = axis.dense_rows(), inner = axis.dense_columns() * plan.terms;
-    columns = (dense + kLanes<C> - 1) / kLanes<C> * kLanes<C>;
-    values.assign(inner * columns, 0);
-    for (int64_t row = 0; row < dense;) {
-      const int64_t rows = axis.packed.block_rows(row);
-      const C* block = axis.packed.block(row);
-      for (int64_t k = 0; k < inner; ++k) {
-        for (int64_t r = 0; r < rows; ++r) values[k * columns + row + r] = block[k * rows + r];
-      }
-      row += rows;
+template <class C>
+class Prepared {
+ public:
+  explicit Prepared(const Separable2dArgs& a) {
+    const Plan plan(a);
+    is_wide_ = prefer_wide<C>(plan, a);
+    if (is_wide_) {
+      wide_ = Wide<C>(plan, a);
+    } else {
+      grouped_ = Grouped<C>(plan, a);
     }
-    outer.assign(columns, 0);
-    if (plan.outer.present) {
-      for (int64_t n = 0; n < dense; ++n) outer[n] = plan.outer.out_w[axis.form == Form::kHalfOut ? 2 * n + 1 : n];
-    }
-    scale.assign(columns, 0);
-    std::copy(axis.scale.begin(), axis.scale.end(), scale.begin());
   }
-};
+  template <class S>
+  void run(const Separable2dArgs& a, const Runtime& runtime) const {
+    if (is_wide_) {
+      wide_.template run<S>(a, runtime);
+    } else {
+      grouped_.template run<S>(a, runtime);
+    }
+  }
 
-template <class C>
-struct Prepared {
-  Plan<C> plan;
-  RightPanel<C> panel;
-  explicit Prepared(const Separable2dArgs& a) : plan(make_plan<C>(a)), panel(plan) {}
+ private:
+  bool is_wide_;
+  Wide<C> wide_;
+  Grouped<C> grouped_;
 };
 
 // The last few sets of small factors, which cost more to prepare than a small map costs to pool. Found
@@ -52,7 +53,7 @@ class Recent {
  public:
   static constexpr int64_t kLargest = 8192;  // elements of a set; with 16 of them below 2 MB a thread
   const Prepared<C>& find(const Separable2dArgs& a) {
-    const std::array<int64_t, 5> shape{a.terms, a.out_height, a.x.height, a.out_width, a.x.width};
+    const std::array<int64_t, 6> shape{a.terms, a.out_height, a.x.height, a.out_width, a.x.width, a.channels_last};
     for (const Entry& entry : entries_) {
       if (entry.shape == shape && holds(entry, a)) return *entry.prepared;
     }
@@ -67,7 +68,7 @@ class Recent {
 
  private:
   struct Entry {
-    std::array<int64_t, 5> shape{};
+    std::array<int64_t, 6> shape{};
     std::vector<double> factors;
     std::unique_ptr<Prepared<C>> prepared;
   };

@@ -219,6 +219,25 @@ struct UpperInterleaved {
   constexpr int operator()(int i) const { return i / 2 + kLanes<T> / 2 + (i % 2) * kLanes<T>; }
 };
 
+template <class T, int Step>
+struct Rotated {
+  constexpr int operator()(int i) const { return (i + Step) % kLanes<T>; }
+};
+
+template <class T, int Step = kLanes<T> / 2>
+inline T sum_of_lanes(Vec<T> v) {
+  if constexpr (Step == 0) {
+    return v[0];
+  } else {
+    return sum_of_lanes<T, Step / 2>(v + shuffle<T>(v, v, Rotated<T, Step>{}));
+  }
+}
+
+template <class S>
+inline void prefetch(const S* p, int64_t n) {
+  for (int64_t i = 0; i < n; i += 64 / int64_t(sizeof(S))) __builtin_prefetch(p + i);
+}
+
 // Lanes of two row vectors that a transposition's step of size B swaps.
 template <class T, int B>
 struct KeepLower {

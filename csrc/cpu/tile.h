@@ -1,4 +1,4 @@
-// The register tile that every op is made of: rows of broadcast coefficients times columns of vectors.
+// The register tile of the measures' transforms: rows of broadcast coefficients times columns of vectors.
 #pragma once
 
 #include <cstddef>
@@ -12,7 +12,7 @@ namespace alias_ops::ALIAS_OPS_ISA {
 inline constexpr int kTileColumns = 3;
 inline constexpr int kTileRows = kRegisters == 32 ? 8 : 4;
 
-// y[r][v] = init + sum_k coefficient[k][r] * x[k][v] for a tile of R rows and V vectors.
+// y[r][v] = sum_k coefficient[k][r] * x[k][v] for a tile of R rows and V vectors.
 template <class C>
 struct TileArgs {
   const C* coefficients;  // [inner][R], packed
@@ -21,23 +21,13 @@ struct TileArgs {
   int64_t x_inner_step, x_vector_step;
   C* y;
   int64_t y_row_step, y_vector_step;
-  // The first add_rows rows start at add[r * add_row_step + v * add_vector_step] * add_scale[r], the others at 0.
-  int64_t add_rows;
-  const C* add;
-  const C* add_scale;
-  int64_t add_row_step, add_vector_step;
 };
 
 template <class C, int R, int V>
 inline void tile(const TileArgs<C>& a) {
   Vec<C> sum[R][V];
   for (int r = 0; r < R; ++r) {
-    for (int v = 0; v < V; ++v) {
-      sum[r][v] = Vec<C>{};
-      if (r < a.add_rows) {
-        sum[r][v] = a.add_scale[r] * load(a.add + r * a.add_row_step + v * a.add_vector_step);
-      }
-    }
+    for (int v = 0; v < V; ++v) sum[r][v] = Vec<C>{};
   }
   const C* coefficient = a.coefficients;
   const C* x = a.x;
@@ -107,7 +97,7 @@ class PackedRows {
   std::vector<C> values_;
 };
 
-// Rows of `packed` times a panel x[inner][vectors] (steps in elements), with an optional scaled addend.
+// Rows of `packed` times a panel x[inner][vectors] (steps in elements).
 template <class C>
 struct Panel {
   const C* x;
@@ -115,10 +105,6 @@ struct Panel {
   C* y;
   int64_t y_row_step, y_vector_step;
   int64_t vectors;
-  int64_t add_rows = 0;
-  const C* add = nullptr;
-  const C* add_scale = nullptr;
-  int64_t add_row_step = 0, add_vector_step = 0;
 };
 
 template <class C>
@@ -131,9 +117,7 @@ inline void multiply(const PackedRows<C>& packed, const Panel<C>& p) {
       const int rows = int(packed.block_rows(r));
       tile_of<C>(rows,
                  width)({packed.block(r), packed.inner(), p.x + v * p.x_vector_step, p.x_inner_step, p.x_vector_step,
-                         p.y + r * p.y_row_step + v * p.y_vector_step, p.y_row_step, p.y_vector_step, p.add_rows - r,
-                         p.add_rows ? p.add + r * p.add_row_step + v * p.add_vector_step : nullptr,
-                         p.add_rows ? p.add_scale + r : nullptr, p.add_row_step, p.add_vector_step});
+                         p.y + r * p.y_row_step + v * p.y_vector_step, p.y_row_step, p.y_vector_step});
     }
     v += width;
   }

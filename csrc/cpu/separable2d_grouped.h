@@ -1,0 +1,104 @@
+// separable2d with maps in the lanes: transposed on load where maps are contiguous, channels where they are last.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "lanes.h"
+#include "parallel.h"
+#include "separable2d_plan.h"
+
+namespace alias_ops::ALIAS_OPS_ISA {
+
+template <class C>
+class Grouped {
+ public:
+  Grouped() = default;
+  Grouped(const Plan& plan, const Separable2dArgs& a)
+      : terms_(plan.terms),
+        right_(plan.right, a.right, 0, plan.terms, plan.out_w),
+        outer_row_(plan.in_h),
+        in_w_(cast<C>(plan.in_w)),
+        out_h_(cast<C>(plan.out_h)) {
+    for (int64_t t = 0; t < terms_; ++t) left_[t] = {plan.left, a.left, t, 1, {}};
+  }
+
+  template <class S>
+  void run(const Separable2dArgs& a, const Runtime& runtime) const;
+
+ private:
+  void product(const C* x, int64_t row_step, int64_t column_step, C* z, C* y) const;
+  // Vectors between the two products: rows of every term side by side, and one behind them.
+  int64_t z_row() const { return right_.in * terms_ + 1; }
+  // The rank-1 term's row comes last.
+  int64_t z_rows() const { return left_[0].out + 2; }
+
+  int64_t terms_ = 1;
+  TiledAxis<C> left_[2], right_;
+  OuterRow<C> outer_row_;
+  std::vector<C> in_w_, out_h_;
+};
+
+// x [height][width][lanes] (steps in elements) -> y [out_height][out_width][lanes].
+template <class C>
+void Grouped<C>::product(const C* x, int64_t row_step, int64_t column_step, C* z, C* y) const {
+  constexpr int kL = kLanes<C>;
+  const int64_t width = right_.in, row = z_row() * kL, height = left_[0].out;
+  for (int64_t t = 0; t < terms_; ++t) {
+    apply(left_[t], AxisPanel<C>{x, row_step, column_step, z + t * width * kL, row, kL, width});
+  }
+  Vec<C> number = {};
+  if (!in_w_.empty()) {
+    C* extra = z + height * row;
+    outer_row_.run(x, row_step, column_step, extra, kL, row, width);
+    for (int64_t w = 0; w < width; ++w) number += in_w_[w] * load(extra + w * kL);
+  }
+  for (int64_t m = 0; m < height; ++m) {
+    C* z_m = z + m * row;
+    AxisPanel<C> panel{z_m, kL, 0, y + m * right_.out * kL, kL, 0, 1};
+    if (!in_w_.empty()) {
+      C* share = z_m + width * terms_ * kL;
+      store(share, out_h_[m] * number);
+      panel.outer = share;
+    }
+    apply(right_, panel);
+  }
+}
+
+template <class C>
+template <class S>
+void Grouped<C>::run(const Separable2dArgs& a, const Runtime& runtime) const {
+  constexpr int kL = kLanes<C>;
+  const Maps& x = a.x;
+  const bool channels_last = a.channels_last;
+  // Contiguous maps form one list; channels in lanes stay within their image.
+  const int64_t lists = channels_last ? x.images : 1, length = channels_last ? x.channels : x.images * x.channels;
+  const int64_t groups = (length + kL - 1) / kL;
+  const int64_t pixels = x.height * x.width, out_pixels = a.out_height * a.out_width;
+  const int64_t grain = std::max<int64_t>(1, 16384 / std::max<int64_t>(1, pixels * kL));
+  parallel(runtime, lists * groups, grain, [&](int64_t begin, int64_t end) {
+    std::vector<C> scratch((pixels + out_pixels + z_rows() * z_row()) * kL);
+    C *group = scratch.data(), *out = group + pixels * kL, *z = out + out_pixels * kL;
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t list = task / groups, at = task % groups * kL;
+      const int64_t count = std::min<int64_t>(kL, length - at);
+      const S* from = map_at<S>(x, list, 0);
+      S* to = static_cast<S*>(a.y) + list * a.y_image_stride;
+      if (channels_last && std::is_same_v<S, C> && count == kL) {
+        product(reinterpret_cast<const C*>(from + at), x.row_stride, x.column_stride, z, out);
+      } else {
+        gather_group<S, C>(x, count, [&](int64_t i) { return from + (at + i) * x.channel_stride; }, group);
+        product(group, x.width * kL, kL, z, out);
+      }
+      if (channels_last) {
+        for (int64_t p = 0; p < out_pixels; ++p) {
+          store_first(to + p * a.y_column_stride + at, load(out + p * kL), count);
+        }
+      } else {
+        scatter_group<S, C>(out, out_pixels, count, [&](int64_t i) { return to + (at + i) * a.y_channel_stride; });
+      }
+    }
+  });
+}
+
+}  // namespace alias_ops::ALIAS_OPS_ISA

@@ -1,0 +1,193 @@
+// The product along the rows of a map: lanes are outputs, samples of x are broadcast.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "separable2d_plan.h"
+
+namespace alias_ops::ALIAS_OPS_ISA {
+
+// The right factor transposed: [inner][parts][outputs, padded to vectors]. Where splitting fills no lanes
+// better than the whole, as for 16 outputs, the whole is taken.
+template <class C>
+struct RightPanel : Axis {
+  int64_t inner = 0, columns = 0;
+  std::vector<C> values, outer, scale;  // the last two [parts][columns]
+  std::vector<C> in_w;                  // padded to whole vectors
+
+  RightPanel() = default;
+  RightPanel(const Plan& plan, const Factor& factor) : Axis(plan.right) {
+    constexpr int64_t kL = kLanes<C>;
+    const auto vectors = [](int64_t n) { return (n + kL - 1) / kL; };
+    if (vectors(dense_rows() / 2) == vectors(dense_rows())) split = false;
+    const int64_t rows = dense_rows() / parts(), inner_of_term = dense_columns() / parts();
+    inner = inner_of_term * plan.terms;
+    columns = vectors(rows) * kL;
+    values.assign(inner * parts() * columns, 0);
+    for (int64_t k = 0; k < inner; ++k) {
+      const MatrixView a(factor, k / inner_of_term, out, in);
+      for (int part = 0; part < parts(); ++part) {
+        for (int64_t n = 0; n < rows; ++n) {
+          values[(k * parts() + part) * columns + n] =
+              C(coefficient(part, k % inner_of_term, [&](int64_t c) { return a(dense_row(n), c); }));
+        }
+      }
+    }
+    if (plan.outer) outer = padded_halves(at_dense_rows(plan.out_w));
+    scale = padded_halves(copy_scale(MatrixView(factor, 0, out, in)));
+    in_w = cast<C>(plan.in_w);
+    in_w.resize(vectors(in) * kL, 0);
+  }
+
+ private:
+  std::vector<C> padded_halves(const std::vector<double>& v) const {
+    std::vector<C> padded(parts() * columns, 0);
+    const int64_t half = int64_t(v.size()) / parts();
+    for (int64_t i = 0; i < half * parts(); ++i) padded[i / half * columns + i % half] = C(v[i]);
+    return padded;
+  }
+};
+
+template <class S, class C>
+struct RightArgs {
+  const C* part[2];  // R rows of z, or of its sums and differences
+  int64_t part_row, inner_step;
+  const C* z;  // R rows
+  int64_t z_row;
+  const RightPanel<C>* panel;
+  int64_t column;  // the tile's first
+  const C* share;  // factor of the rank-1 term for each row; null without one
+  S* y;
+  int64_t y_row;
+};
+
+template <class S, class C, Form form, bool kSplit, int R, int V>
+void right_tile(const RightArgs<S, C>& a) {
+  constexpr int kL = kLanes<C>, kParts = kSplit ? 2 : 1;
+  const RightPanel<C>& panel = *a.panel;
+  Vec<C> sum[kParts][R][V] = {};
+  const C* part[kParts];
+  for (int p = 0; p < kParts; ++p) part[p] = a.part[p];
+  const C* values = panel.values.data() + a.column;
+  const int64_t columns = panel.columns, row = a.part_row, inner_step = a.inner_step;
+  for (int64_t k = 0; k < panel.inner; ++k) {
+    ALIAS_OPS_UNROLL for (int p = 0; p < kParts; ++p) {
+      Vec<C> column[V];
+      ALIAS_OPS_UNROLL for (int v = 0; v < V; ++v) column[v] = load(values + v * kL);
+      ALIAS_OPS_UNROLL for (int r = 0; r < R; ++r) {
+        ALIAS_OPS_UNROLL for (int v = 0; v < V; ++v) sum[p][r][v] += part[p][r * row] * column[v];
+      }
+      part[p] += inner_step;
+      values += columns;
+    }
+  }
+  if constexpr (kSplit) {
+    ALIAS_OPS_UNROLL for (int r = 0; r < R; ++r) {
+      ALIAS_OPS_UNROLL for (int v = 0; v < V; ++v) {
+        const Vec<C> difference = sum[1][r][v];
+        sum[1][r][v] = sum[0][r][v] - difference;
+        sum[0][r][v] += difference;
+      }
+    }
+  }
+  const int64_t half_in = panel.in / 2, half_out = panel.out / kParts;
+  ALIAS_OPS_UNROLL for (int half = 0; half < kParts; ++half) {
+    ALIAS_OPS_UNROLL for (int v = 0; v < V; ++v) {
+      const int64_t n = a.column + v * kL, at = half * columns + n;
+      const C* z = a.z + half * half_in;
+      S* y = a.y + half * half_out;
+      if (a.share != nullptr) {
+        const Vec<C> outer = load(panel.outer.data() + at);
+        ALIAS_OPS_UNROLL for (int r = 0; r < R; ++r) sum[half][r][v] += a.share[r] * outer;
+      }
+      if constexpr (form == Form::kHalfIn) {
+        const Vec<C> scale = load(panel.scale.data() + at);
+        ALIAS_OPS_UNROLL for (int r = 0; r < R; ++r) {
+          const C* pairs = z + r * a.z_row + 2 * n;
+          sum[half][r][v] += scale * shuffle<C>(load(pairs), load(pairs + kL), Even<C>{});
+        }
+      }
+      if constexpr (form == Form::kHalfOut) {
+        const Vec<C> scale = load(panel.scale.data() + at);
+        const int64_t left = half_out - 2 * n;
+        ALIAS_OPS_UNROLL for (int r = 0; r < R; ++r) {
+          const Vec<C> even = scale * load(z + r * a.z_row + n);
+          S* pairs = y + r * a.y_row + 2 * n;
+          store_first(pairs, shuffle<C>(even, sum[half][r][v], LowerInterleaved<C>{}), std::max<int64_t>(0, left));
+          store_first(pairs + kL, shuffle<C>(even, sum[half][r][v], UpperInterleaved<C>{}),
+                      std::max<int64_t>(0, left - kL));
+        }
+      } else if (n + kL <= half_out) {
+        ALIAS_OPS_UNROLL for (int r = 0; r < R; ++r) store(y + r * a.y_row + n, sum[half][r][v]);
+      } else {
+        ALIAS_OPS_UNROLL for (int r = 0; r < R; ++r) store_first(y + r * a.y_row + n, sum[half][r][v], half_out - n);
+      }
+    }
+  }
+}
+
+template <class S, class C, Form form, bool kSplit, int V, size_t... R>
+void right_tile_of_rows(const RightArgs<S, C>& a, int rows, std::index_sequence<R...>) {
+  static constexpr void (*table[])(const RightArgs<S, C>&) = {&right_tile<S, C, form, kSplit, int(R) + 1, V>...};
+  table[rows - 1](a);
+}
+
+// y = z right^T for `rows` rows; `part` is z itself, or its sums and differences. Writes over the arguments.
+template <class S, class C, Form form, bool kSplit>
+void right_product_as(RightArgs<S, C>& a, int64_t rows) {
+  constexpr int kL = kLanes<C>;
+  const RightPanel<C>& panel = *a.panel;
+  a.inner_step = form == Form::kHalfIn ? 2 : 1;
+  const C *part[2] = {a.part[0] + a.inner_step - 1, a.part[1] + a.inner_step - 1}, *z = a.z, *share = a.share;
+  S* y = a.y;
+  using Few = std::make_index_sequence<kBlockRows<kSplit>>;
+  using Most = std::make_index_sequence<kBlockRows<false>>;
+  for (a.column = 0; a.column < panel.columns;) {
+    const int vectors = block_columns<kSplit>((panel.columns - a.column) / kL);
+    const int64_t most = kSplit && vectors > 1 ? kBlockRows<true> : kBlockRows<false>;
+    const int64_t blocks = (rows + most - 1) / most, size = rows / blocks, longer = rows % blocks;
+    int64_t m = 0;
+    for (int64_t block = 0; block < blocks; ++block) {
+      const int count = int(size + (block < longer));
+      for (int p = 0; p < 2; ++p) a.part[p] = part[p] + m * a.part_row;
+      a.z = z + m * a.z_row;
+      a.y = y + m * a.y_row;
+      if (share != nullptr) a.share = share + m;
+      if (vectors == 1) right_tile_of_rows<S, C, form, kSplit, 1>(a, count, Most{});
+      if (vectors == 2) right_tile_of_rows<S, C, form, kSplit, 2>(a, count, Few{});
+      if (vectors == 3) right_tile_of_rows<S, C, form, kSplit, kBlockColumns<kSplit>>(a, count, Few{});
+      m += count;
+    }
+    a.column += vectors * kL;
+  }
+}
+
+template <class S, class C>
+void right_product(RightArgs<S, C>& a, int64_t rows) {
+  if (a.panel->split) {
+    if (a.panel->form == Form::kDense) return right_product_as<S, C, Form::kDense, true>(a, rows);
+    if (a.panel->form == Form::kHalfIn) return right_product_as<S, C, Form::kHalfIn, true>(a, rows);
+    return right_product_as<S, C, Form::kHalfOut, true>(a, rows);
+  }
+  if (a.panel->form == Form::kDense) return right_product_as<S, C, Form::kDense, false>(a, rows);
+  if (a.panel->form == Form::kHalfIn) return right_product_as<S, C, Form::kHalfIn, false>(a, rows);
+  return right_product_as<S, C, Form::kHalfOut, false>(a, rows);
+}
+
+// Sums and differences of the halves of `rows` rows: out[row][part][half_row].
+template <class C>
+void fold(const C* z, int64_t z_row, int64_t rows, int64_t width, C* out, int64_t half_row) {
+  const int64_t half = width / 2;
+  for (int64_t r = 0; r < rows; ++r) {
+    const C* left = z + r * z_row;
+    C* sums = out + 2 * r * half_row;
+    for (int64_t k = 0; k < half; k += kLanes<C>) {
+      const Vec<C> a = load(left + k), b = load(left + half + k);
+      store(sums + k, a + b);
+      store(sums + half_row + k, a - b);
+    }
+  }
+}
+
+}  // namespace alias_ops::ALIAS_OPS_ISA

@@ -1,0 +1,228 @@
+// separable2d with neighbouring columns of a map in the lanes; contiguous maps only.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "lanes.h"
+#include "parallel.h"
+#include "separable2d_right.h"
+
+namespace alias_ops::ALIAS_OPS_ISA {
+
+// The product that shrinks comes first where there is one: a pooling starts on the left, its adjoint on the right.
+template <class C>
+class Wide {
+ public:
+  Wide() = default;
+  Wide(const Plan& plan, const Separable2dArgs& a)
+      : terms_(plan.terms),
+        right_first_(starts_right(plan)),
+        right_(plan, a.right),
+        outer_row_(plan.in_h),
+        out_h_(cast<C>(plan.out_h)),
+        out_w_(cast<C>(plan.out_w)) {
+    for (int64_t t = 0; t < terms_; ++t) left_[t] = {plan.left, a.left, t, 1, plan.out_h};
+  }
+
+  template <class S>
+  void run(const Separable2dArgs& a, const Runtime& runtime) const;
+
+ private:
+  static constexpr int kL = kLanes<C>;
+  static constexpr int64_t kSlack = 3 * kL;  // elements that may be loaded past the end of a map
+
+  static bool starts_right(const Plan& plan) {
+    return plan.terms == 1 && plan.left.form != Form::kHalfIn &&
+           plan.left.out * plan.right.out > plan.left.in * plan.right.in;
+  }
+  static int64_t whole_vectors(int64_t n) { return (n + kL - 1) / kL * kL; }
+  bool has_outer() const { return !out_h_.empty(); }
+  int64_t left_width() const { return right_first_ ? right_.out : right_.in; }
+  // Maps that share a call: of narrow ones three fill a tile of the left product, and rows of several one of the right.
+  int64_t batch() const {
+    const int64_t rows = right_first_ ? left_[0].in : left_[0].out, maps = std::max<int64_t>(1, 32 / rows);
+    return left_width() <= kL ? (maps + 2) / 3 * 3 : std::min<int64_t>(4, maps);
+  }
+
+  struct Scratch;
+  void numbers(const C* x, int64_t maps, Scratch& scratch) const;
+  void left_product(int64_t term, const C* x, int64_t x_row, int64_t x_map, C* y, int64_t y_row, int64_t y_map,
+                    int64_t maps, const C* outer, int64_t outer_map) const;
+  template <class S>
+  void right_product_of(const C* z, int64_t z_row, int64_t rows, const C* share, S* y, int64_t y_row,
+                        Scratch& scratch) const;
+  template <class S>
+  void left_then_right(const C* x, int64_t maps, S* y, Scratch& scratch) const;
+  template <class S>
+  void right_then_left(const C* x, int64_t maps, S* y, Scratch& scratch) const;
+
+  int64_t terms_ = 1;
+  bool right_first_ = false;
+  TiledAxis<C> left_[2];
+  RightPanel<C> right_;
+  OuterRow<C> outer_row_;
+  std::vector<C> out_h_, out_w_;
+};
+
+// One thread's.
+template <class C>
+struct Wide<C>::Scratch {
+  int64_t row, half_row;   // of `between` and `outer`, of `folded`
+  std::vector<C> between;  // the two products: [map][row of the first's result][row]
+  std::vector<C> folded, number, edge, share, outer, source, whole;
+
+  explicit Scratch(const Wide& w) {
+    const int64_t maps = w.batch(), rows = maps * (w.right_first_ ? w.left_[0].in : w.left_[0].out);
+    // The terms lie side by side; whole vectors are stored where the last one ends.
+    row = whole_vectors(w.left_width() * (w.terms_ - 1) + whole_vectors(w.left_width()));
+    half_row = whole_vectors(w.right_.in / 2);
+    between.resize(rows * row + kSlack);
+    if (w.right_.split) folded.resize(2 * half_row * rows);
+    if (!w.has_outer()) return;
+    number.resize(maps);
+    edge.resize(2 * maps * whole_vectors(w.right_.in));
+    if (w.right_first_) outer.resize(maps * row);
+    if (!w.right_first_) share.resize(rows);
+  }
+};
+
+// in_h^T x in_w of the rank-1 term for every map.
+template <class C>
+void Wide<C>::numbers(const C* x, int64_t maps, Scratch& scratch) const {
+  const int64_t width = right_.in, row = whole_vectors(width), area = outer_row_.in * width;
+  C* edge = scratch.edge.data();
+  if (width <= kL) {
+    outer_row_.run(x, width, area, edge, kL, maps * kL, maps);
+  } else {
+    for (int64_t map = 0; map < maps; ++map) {
+      outer_row_.run(x + map * area, width, kL, edge + map * row, kL, maps * row, row / kL);
+    }
+  }
+  for (int64_t map = 0; map < maps; ++map) {
+    Vec<C> sum = {};
+    // Lanes beyond the row hold something of the next, which may not even be a number.
+    for (int64_t w = 0; w < width; w += kL) {
+      sum += load(right_.in_w.data() + w) * load_first(edge + map * row + w, width - w);
+    }
+    scratch.number[map] = sum_of_lanes<C>(sum);
+  }
+}
+
+// y = left[term] x, plus the rank-1 term of which `outer` is the row of the first map.
+template <class C>
+void Wide<C>::left_product(int64_t term, const C* x, int64_t x_row, int64_t x_map, C* y, int64_t y_row, int64_t y_map,
+                           int64_t maps, const C* outer, int64_t outer_map) const {
+  const TiledAxis<C>& axis = left_[term];
+  const int64_t width = left_width();
+  if (width <= kL) return apply(axis, AxisPanel<C>{x, x_row, x_map, y, y_row, y_map, maps, outer, outer_map});
+  // A ragged end is covered by a vector that overlaps its neighbour, in one panel with it.
+  const int64_t vectors = (width + kL - 1) / kL, whole = width % kL == 0 ? vectors : vectors - 2;
+  const int64_t at = whole * kL, step = width - kL - at;
+  for (int64_t map = 0; map < maps; ++map) {
+    apply(axis, AxisPanel<C>{x, x_row, kL, y, y_row, kL, whole, outer, kL});
+    if (whole < vectors) {
+      apply(axis, AxisPanel<C>{x + at, x_row, step, y + at, y_row, step, vectors - whole,
+                               outer == nullptr ? nullptr : outer + at, step});
+    }
+    x += x_map, y += y_map;
+    if (outer != nullptr) outer += outer_map;
+  }
+}
+
+template <class C>
+template <class S>
+void Wide<C>::right_product_of(const C* z, int64_t z_row, int64_t rows, const C* share, S* y, int64_t y_row,
+                               Scratch& scratch) const {
+  RightArgs<S, C> a{{z, z}, z_row, 0, z, z_row, &right_, 0, share, y, y_row};
+  if (right_.split) {
+    fold(z, z_row, rows, right_.in, scratch.folded.data(), scratch.half_row);
+    a.part[0] = scratch.folded.data();
+    a.part[1] = a.part[0] + scratch.half_row;
+    a.part_row = 2 * scratch.half_row;
+  }
+  right_product(a, rows);
+}
+
+template <class C>
+template <class S>
+void Wide<C>::left_then_right(const C* x, int64_t maps, S* y, Scratch& scratch) const {
+  const int64_t width = right_.in, height = left_[0].out, row = scratch.row;
+  C* between = scratch.between.data();
+  for (int64_t t = 0; t < terms_; ++t) {
+    left_product(t, x, width, left_[t].in * width, between + t * width, row, height * row, maps, nullptr, 0);
+  }
+  const C* share = nullptr;
+  if (has_outer()) {
+    numbers(x, maps, scratch);
+    for (int64_t map = 0; map < maps; ++map) {
+      for (int64_t m = 0; m < height; ++m) scratch.share[map * height + m] = out_h_[m] * scratch.number[map];
+    }
+    share = scratch.share.data();
+  }
+  right_product_of(between, row, maps * height, share, y, right_.out, scratch);
+}
+
+template <class C>
+template <class S>
+void Wide<C>::right_then_left(const C* x, int64_t maps, S* y, Scratch& scratch) const {
+  const int64_t height = left_[0].in, out_width = right_.out, out_height = left_[0].out, row = scratch.row;
+  C* between = scratch.between.data();
+  right_product_of(x, right_.in, maps * height, nullptr, between, row, scratch);
+  const C* outer = nullptr;
+  if (has_outer()) {
+    numbers(x, maps, scratch);
+    for (int64_t map = 0; map < maps; ++map) {
+      for (int64_t n = 0; n < out_width; ++n) scratch.outer[map * row + n] = out_w_[n] * scratch.number[map];
+    }
+    outer = scratch.outer.data();
+  }
+  if constexpr (std::is_same_v<S, C>) {
+    if (out_width >= kL) {
+      return left_product(0, between, row, height * row, y, out_width, out_height * out_width, maps, outer, row);
+    }
+  }
+  // Rows narrower than a vector, or of another type, are stored by a pass of their own.
+  scratch.whole.resize(maps * out_height * row);
+  C* whole = scratch.whole.data();
+  left_product(0, between, row, height * row, whole, row, out_height * row, maps, outer, row);
+  for (int64_t r = 0; r < maps * out_height; ++r) {
+    for (int64_t n = 0; n < out_width; n += kL) {
+      store_first(y + r * out_width + n, load(whole + r * row + n), out_width - n);
+    }
+  }
+}
+
+template <class C>
+template <class S>
+void Wide<C>::run(const Separable2dArgs& a, const Runtime& runtime) const {
+  const Maps& x = a.x;
+  const int64_t maps = x.images * x.channels, area = x.height * x.width, out_area = a.out_height * a.out_width;
+  const int64_t together = batch(), grain = std::max<int64_t>(together, 32768 / area);
+  const S* first = static_cast<const S*>(x.data);
+  parallel(runtime, maps, grain, [&](int64_t begin, int64_t end) {
+    Scratch scratch(*this);
+    for (int64_t map = begin; map < end; map += together) {
+      const int64_t count = std::min(together, end - map), size = count * area;
+      const S* from = first + map * area;
+      const C* source = reinterpret_cast<const C*>(from);
+      // Whole vectors are loaded past the end of a map, which must not be the end of x.
+      if (!std::is_same_v<S, C> || (map + count) * area + kSlack > maps * area) {
+        scratch.source.resize(size + kSlack);
+        for (int64_t i = 0; i < size; i += kL) {
+          store_first(scratch.source.data() + i, load_first(from + i, size - i), size - i);
+        }
+        source = scratch.source.data();
+      }
+      S* to = static_cast<S*>(a.y) + map * out_area;
+      if (map + 2 * together <= end) prefetch(from + size, size);
+      if (right_first_) {
+        right_then_left(source, count, to, scratch);
+      } else {
+        left_then_right(source, count, to, scratch);
+      }
+    }
+  });
+}
+
+}  // namespace alias_ops::ALIAS_OPS_ISA
