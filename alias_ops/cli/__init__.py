@@ -24,6 +24,7 @@ examples:
   alias-ops measure my_project.nets:build --images photos/ --size 224 --output results/
   alias-ops measure model.pt --unsafe-load --reference
   alias-ops info
+  alias-ops bench --quick
 """
 
 MODEL_HELP = """\
@@ -87,6 +88,20 @@ def _parser() -> argparse.ArgumentParser:
         description="Versions, which implementations run here and why others do not, processor and build.",
     )
     info.add_argument("--json", action="store_true", help="print JSON")
+
+    bench = commands.add_parser(
+        "bench",
+        parents=[common],
+        help="time the ops against their peers on this machine",
+        description="Time the ops against everything they compete with, in one run, beside the machine's floor.",
+    )
+    bench.add_argument("--quick", action="store_true", help="a few cases, in a minute")
+    bench.add_argument("-k", metavar="EXPRESSION", help="only the cases whose name matches, as pytest's -k")
+    bench.add_argument("--json", default="bench.json", metavar="FILE", help="results (default: bench.json)")
+    bench.add_argument("--figures", metavar="FOLDER", help="draw bench_*.png there")
+    bench.add_argument("--device", default="cpu", metavar="DEVICE", help="where the tensors are (default: cpu)")
+    bench.add_argument("--upstream", metavar="FOLDER", help="with the published FLC module, to measure it itself")
+    bench.add_argument("--strict", action="store_true", help="fail where a bar is missed")
     return parser
 
 

@@ -10,7 +10,7 @@ import torch
 from .. import _backend
 from .._version import __version__
 
-__all__ = ["run"]
+__all__ = ["facts", "run"]
 
 CPUINFO = Path("/proc/cpuinfo")
 
@@ -52,7 +52,8 @@ def _backends(device_type: str) -> dict[str, object]:
     return {"in use": chosen, **{name: f"no: {why}" if why else "runs here" for name, why in reasons.items()}}
 
 
-def _facts() -> dict[str, dict[str, object]]:
+def facts() -> dict[str, dict[str, object]]:
+    """Versions, processor, build of the extension and backends, by title and name."""
     name, features = _processor()
     devices = ["cpu"]
     accelerator = torch.accelerator.current_accelerator(check_available=True)
@@ -82,12 +83,12 @@ def run(arguments: Namespace) -> None:
     Args:
         arguments: as parsed by ``alias_ops.cli``.
     """
-    facts = _facts()
+    found = facts()
     if arguments.json:
-        print(json.dumps(facts, indent=2))
+        print(json.dumps(found, indent=2))
         return
-    width = max(len(key) for section in facts.values() for key in section)
-    for title, section in facts.items():
+    width = max(len(key) for section in found.values() for key in section)
+    for title, section in found.items():
         print(title)
         for key, value in section.items():
             text = " ".join(value) if isinstance(value, list) else value

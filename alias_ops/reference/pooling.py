@@ -4,7 +4,7 @@ import torch
 
 from ..designs import axis_spectrum
 
-__all__ = ["asap_pool2d", "flc_pool2d"]
+__all__ = ["asap_pool2d", "flc_pool2d", "flc_pool2d_fft2", "flc_pool2d_rfft2"]
 
 
 def _pair(stride) -> tuple[int, int]:
@@ -38,3 +38,35 @@ def asap_pool2d(x: torch.Tensor, stride=2, *, variant: str = "centered") -> torc
     Grabinski et al., arXiv 2307.09804, section 3.2. Slow and obvious; differentiable; float32 or float64.
     """
     return _pool("asap", x, stride, variant)
+
+
+def flc_pool2d_fft2(x: torch.Tensor) -> torch.Tensor:
+    """The calls of the published FLC module (s = 2) on x [..., H, W]: ``variant="upstream"``, as people run it.
+
+    For benchmarks: shift the whole complex spectrum, crop it, shift back, invert.
+    """
+    height, width = x.shape[-2:]
+    shifted = torch.fft.fftshift(torch.fft.fft2(x, norm="forward"), dim=(-2, -1))
+    low = shifted[..., int(height / 4) : int(height / 4 * 3), int(width / 4) : int(width / 4 * 3)]
+    return torch.fft.ifft2(torch.fft.ifftshift(low, dim=(-2, -1)), norm="forward").real
+
+
+def flc_pool2d_rfft2(x: torch.Tensor) -> torch.Tensor:
+    """FLC pooling (s = 2, centered) by real transforms of x [..., H, W]: the least work that ``torch.fft`` can do.
+
+    For benchmarks. Half of the spectrum is never computed; of an even size's unpaired Nyquist row the
+    real part of the result keeps the mean with its mirror image.
+    """
+    height, width = x.shape[-2:]
+    rows, columns = -(-height // 2), -(-width // 2)
+    half = rows // 2
+    spectrum = torch.fft.rfft2(x, norm="forward")
+    top = spectrum[..., : rows - half, : columns // 2 + 1]
+    bottom = spectrum[..., height - half :, : columns // 2 + 1]
+    if rows % 2 == 0 and half > 0:
+        mirror = spectrum[..., half : half + 1, : columns // 2 + 1]
+        nyquist = (bottom[..., :1, :] + mirror) / 2
+        if columns % 2 == 0:
+            nyquist = torch.cat([nyquist[..., :-1], mirror[..., -1:]], -1)
+        bottom = torch.cat([nyquist, bottom[..., 1:, :]], -2)
+    return torch.fft.irfft2(torch.cat([top, bottom], -2), s=(rows, columns), norm="forward")

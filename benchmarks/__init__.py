@@ -1,0 +1,1 @@
+"""The benchmark of alias_ops: ``make bench``, or ``alias-ops bench`` where the package is installed."""

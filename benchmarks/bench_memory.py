@@ -1,0 +1,94 @@
+"""Peak memory of one call beyond its input, in a process of its own."""
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import alias_ops
+from alias_ops import reference
+
+from . import peers
+from .cases import CONV_ROWS, POOL_BARS
+
+
+def _peak() -> int:
+    """Most bytes ever resident since the mark was reset."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _measured(call, pipe) -> None:
+    """Of the second call: the first pays for caches, thread pools and libraries that stay."""
+    call()
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _peak()
+    kept = call()
+    pipe.send((_peak() - before, kept.untyped_storage().nbytes() if isinstance(kept, torch.Tensor) else 0))
+
+
+def extra(call) -> dict[str, int]:
+    """Bytes that a call takes beyond what lives before it: all of them, and those that are its result.
+
+    Resident memory, because PyTorch reports no allocations on the CPU. Forked, so that what a call leaves
+    behind in the allocator is not there for the next one.
+    """
+    context = multiprocessing.get_context("fork")
+    receive, send = context.Pipe(duplex=False)
+    process = context.Process(target=_measured, args=(call, send))
+    process.start()
+    if not receive.poll(120):
+        process.kill()
+        raise TimeoutError("the call did not return")
+    taken, result = receive.recv()
+    process.join()
+    return {"peak": taken, "result": result}
+
+
+# A forked process has none of its parent's threads, which a pool of more than one would wait for.
+needs_fork = pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="reads the peak from Linux's /proc"
+)
+
+
+@pytest.fixture
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@needs_fork
+@pytest.mark.parametrize("shape", POOL_BARS, ids=lambda shape: "x".join(map(str, shape)))
+def test_pooling(settings, one_thread, shape):
+    x = torch.randn(shape)
+    calls = {
+        "alias_ops": alias_ops.flc_pool2d,
+        "fft2": reference.flc_pool2d_fft2,
+        "rfft2": reference.flc_pool2d_rfft2,
+        "matmul": peers.matmul(*shape[2:], "cpu", torch.float32),
+        "max_pool2d": peers.max_pool2d,
+    }
+    memory = {name: extra(lambda call=call: call(x)) for name, call in calls.items()}
+    settings.memory.append({"op": "flc_pool2d", "shape": list(shape), "input": x.nbytes, "bytes": memory})
+
+
+@needs_fork
+@pytest.mark.parametrize("conv", CONV_ROWS, ids=lambda conv: conv.name)
+def test_conv(settings, one_thread, conv):
+    padding = conv.kernel // 2
+    x = torch.randn(conv.batch, conv.channels, conv.size, conv.size)
+    weight = torch.randn(conv.outputs, conv.channels, conv.kernel, conv.kernel)
+    y = F.conv2d(x, weight, stride=2, padding=padding)
+    calls = {
+        "alias_ops": lambda: alias_ops.conv2d_aliasing(x, weight, padding=padding, output=y),
+        "definition": lambda: reference.conv2d_aliasing(x, weight, padding=padding),
+        "strided convolution": lambda: F.conv2d(x, weight, stride=2, padding=padding),
+    }
+    memory = {name: extra(call) for name, call in calls.items()}
+    settings.memory.append({"op": "conv2d_aliasing", "layer": conv.name, "input": x.nbytes, "bytes": memory})

@@ -1,0 +1,128 @@
+"""The least time a case can take on this machine: bytes over copy bandwidth, operations over multiply-add rate."""
+
+import ctypes
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from alias_ops import designs
+
+from .cases import Conv
+
+__all__ = ["Floor", "bandwidth", "conv_floor", "peak", "pool_floor"]
+
+SOURCE = Path(__file__).with_name("ceilings.cpp")
+
+
+@cache
+def _ceilings() -> ctypes.CDLL | None:
+    """The compiled loops, or None where there is no compiler."""
+    compiler = os.environ.get("CXX") or next(filter(shutil.which, ("g++", "clang++", "c++")), None)
+    if compiler is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        library = Path(folder) / "ceilings.so"
+        command = [compiler, "-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-pthread"]
+        done = subprocess.run([*command, str(SOURCE), "-o", str(library)], capture_output=True, check=False)
+        if done.returncode:
+            return None
+        loaded = ctypes.CDLL(str(library))
+    for name in ("float32_rate", "float64_rate"):
+        getattr(loaded, name).restype = ctypes.c_double
+        getattr(loaded, name).argtypes = (ctypes.c_int, ctypes.c_double)
+    return loaded
+
+
+@cache
+def peak(dtype: torch.dtype, threads: int) -> float | None:
+    """Operations a second in the dtype that sums are taken in; the best of five tries of 50 ms."""
+    loops = _ceilings()
+    if loops is None:
+        return None
+    rate = loops.float64_rate if dtype == torch.float64 else loops.float32_rate
+    return max(rate(threads, 0.05) for _ in range(5))
+
+
+@cache
+def bandwidth(size: int) -> float:
+    """Bytes a second, reads plus writes, of ``copy_`` that touches ``size`` bytes in all; the best of nine."""
+    source = torch.ones(max(64, size // 8))
+    target = torch.empty_like(source)
+    repeat = max(1, 2_000_000 // size)
+    best = float("inf")
+    for _ in range(9):
+        start = time.perf_counter()
+        for _ in range(repeat):
+            target.copy_(source)
+        best = min(best, (time.perf_counter() - start) / repeat)
+    return 8 * source.numel() / best
+
+
+class Floor:
+    """Of one case: seconds, and what they follow from."""
+
+    def __init__(self, size: int, operations: float, fewest: float, dtype: torch.dtype):
+        self.bytes, self.operations, self.fewest = size, operations, fewest
+        rate = peak(dtype, torch.get_num_threads())
+        self.bandwidth, self.peak = bandwidth(size), rate
+        moving = size / self.bandwidth
+        self.seconds = max(moving, operations / rate) if rate else moving
+        self.least_seconds = max(moving, fewest / rate) if rate else moving
+
+    def of(self, seconds: float) -> dict[str, float | None]:
+        """For the results: how much of a measured time the floor explains."""
+        return {
+            "bytes": self.bytes,
+            "operations": self.operations,
+            "fewest operations": self.fewest,
+            "bandwidth": self.bandwidth,
+            "peak": self.peak,
+            "seconds": self.seconds,
+            "fraction": self.seconds / seconds,
+            "fraction with fewest operations": self.least_seconds / seconds,
+        }
+
+
+def _axis_products(pool: str, n: int) -> tuple[int, int, int]:
+    """Outputs of an axis, its multiply-adds a column by the structure of DESIGN's section 3, and with halves split.
+
+    FLC of an even size is half-band: N / 2 inputs count. A size that 4 divides splits once more into sums and
+    differences of its halves, which takes half of the multiplications.
+    """
+    m = designs.output_size(n, 2)
+    products = m * (n // 2 if pool == "flc" and n % 2 == 0 else n)
+    return m, products, products // 2 if n % 4 == 0 else products
+
+
+def pool_floor(pool: str, shape: tuple[int, int, int, int], dtype: torch.dtype, passes: int) -> Floor:
+    """A pooling with stride 2: read x, write y, both products; ``passes`` of 2 adds the gradient, which is as much."""
+    batch, channels, height, width = shape
+    maps = batch * channels
+    rows, left, left_split = _axis_products(pool, height)
+    columns, right, right_split = _axis_products(pool, width)
+    size = maps * (height * width + rows * columns) * dtype.itemsize
+    operations = 2 * maps * (left * width + rows * right)
+    fewest = 2 * maps * (left_split * width + rows * right_split)
+    return Floor(passes * size, passes * operations, passes * fewest, dtype)
+
+
+def conv_floor(conv: Conv, dtype: torch.dtype) -> Floor:
+    """Identity 7 with the output at hand: read x, weight and output; a complex product for every kept bin.
+
+    With h = floor((N - 1) / 2) kept frequencies a side there are 2h + 1 squared bins, of which half are mirrored:
+    2 N^2 Cin Cout multiply-adds an image at most. A 1x1 layer takes identity 4: one real product of N^2 Cin Cout.
+    The transforms are not counted.
+    """
+    n = designs.output_size(conv.size, 2)
+    size = conv.batch * (conv.channels * conv.size**2 + conv.outputs * n**2) * dtype.itemsize
+    size += conv.channels * conv.outputs * conv.kernel**2 * dtype.itemsize
+    pairs = conv.batch * conv.channels * conv.outputs
+    kept = 2 * ((n - 1) // 2) + 1
+    operations = 2 * pairs * n**2 if conv.kernel == 1 else 8 * pairs * (kept**2 + 1) / 2
+    return Floor(size, operations, operations, dtype)
