@@ -21,12 +21,18 @@ STAMP := $(VENV)/installed-$(ALIAS_OPS_BUILD_CPU)
 
 CPP := $(filter %.cpp %.h %.cu %.cuh,$(SOURCES))
 
-.PHONY: help demo test check format build clean distclean
+# Peers that are measured where they install: only their layers are imported, so nothing that they depend on.
+PEERS := kornia kornia-rs timm antialiased-cnns
+RESULTS := benchmarks/results/$(shell date +%Y-%m-%d)-cpu.json
+BENCH :=
+
+.PHONY: help demo test bench check format build clean distclean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo       install into .venv, run examples/demo, write demo_output/"
 	@echo "make test       install into .venv, run the tests"
+	@echo "make bench      install into .venv, time everything (a quarter of an hour), write benchmarks/results and figures"
 	@echo "make check      ruff, mypy and clang-format"
 	@echo "make format     let ruff and clang-format rewrite the sources"
 	@echo "make build      sdist and wheel in dist/"
@@ -37,6 +43,11 @@ demo: $(STAMP)-demo
 
 test: $(STAMP)-test
 	$(BIN)/python -m pytest
+
+# BENCH adds options: make bench BENCH="--upstream FOLDER"
+bench: $(STAMP)-bench
+	-$(PIP) install --quiet --no-deps $(PEERS)
+	$(BIN)/alias-ops bench --json $(RESULTS) --figures docs/img $(BENCH)
 
 check: $(STAMP)-dev
 	$(BIN)/ruff check

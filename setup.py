@@ -24,7 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
@@ -312,6 +312,10 @@ class Wheel(bdist_wheel):
 os.chdir(Path(__file__).resolve().parent)  # every path above and below is relative to it
 setup(
     license="MIT",
+    # The benchmark lies beside the package in a checkout and inside it where it is installed.
+    packages=[*find_packages(include=["alias_ops", "alias_ops.*"]), "alias_ops.benchmarks"],
+    package_dir={"alias_ops.benchmarks": "benchmarks"},
+    package_data={"alias_ops": ["py.typed"], "alias_ops.benchmarks": ["ceilings.cpp"]},
     ext_modules=[Extension("alias_ops._C", sorted(map(str, Path("csrc").glob("**/*.cpp"))))],
     cmdclass={"build_ext": BuildExtension, "bdist_wheel": Wheel},
 )

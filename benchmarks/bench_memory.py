@@ -50,9 +50,7 @@ def extra(call) -> dict[str, int]:
 
 
 # A forked process has none of its parent's threads, which a pool of more than one would wait for.
-needs_fork = pytest.mark.skipif(
-    not Path("/proc/self/clear_refs").exists(), reason="reads the peak from Linux's /proc"
-)
+needs_fork = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads the peak from Linux's /proc")
 
 
 @pytest.fixture

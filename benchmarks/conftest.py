@@ -55,9 +55,7 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     option = config.getoption
-    config.stash[SETTINGS] = Settings(
-        option("--bench-device"), option("--bench-upstream"), option("--bench-quick")
-    )
+    config.stash[SETTINGS] = Settings(option("--bench-device"), option("--bench-upstream"), option("--bench-quick"))
 
 
 @pytest.fixture(scope="session")

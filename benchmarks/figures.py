@@ -8,7 +8,7 @@ import matplotlib
 from .report import DIRECTIONS, found, ratio
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 __all__ = ["draw"]
 

@@ -86,7 +86,8 @@ def published(folder: str | None) -> tuple[str, Layer]:
         if "class FLC_Pooling" not in path.read_text(errors="replace"):
             continue
         spec = importlib.util.spec_from_file_location(f"upstream_{path.stem}", path)
-        assert spec is not None and spec.loader is not None
+        assert spec is not None
+        assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         return "fft2 (published module)", module.FLC_Pooling()

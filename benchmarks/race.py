@@ -71,7 +71,9 @@ def _loops(call: Call, shortest: float = 1e-3) -> int:
     return max(1, min(1000, round(shortest / max(1e-7, _once(call, 1)))))
 
 
-def race(benchmark, settings, case: dict[str, Any], candidate: Call, peers: dict[str, Call], floor: Floor | None = None):
+def race(
+    benchmark, settings, case: dict[str, Any], candidate: Call, peers: dict[str, Call], floor: Floor | None = None
+):
     """Time ``candidate`` through pytest-benchmark and before each of its rounds every peer once, in turn.
 
     Args:

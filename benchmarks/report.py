@@ -103,7 +103,9 @@ def _conv_bars(document: dict[str, Any]) -> list[Bar]:
             least=10,
         ),
         _bar(
-            "conv2d_aliasing(output=y) against the definition, every row", _least(results.values(), "definition"), least=5
+            "conv2d_aliasing(output=y) against the definition, every row",
+            _least(results.values(), "definition"),
+            least=5,
         ),
         _bar(
             "conv2d_aliasing(output=y) in the stride-1 convolution's time, 3x3 but the last",
@@ -128,7 +130,11 @@ def _conv_bars(document: dict[str, Any]) -> list[Bar]:
         if "without output" in r["times"]
     ]
     lines.append(
-        _bar("conv2d_aliasing alone in the time of (output=y) and the strided convolution", max(without, default=None), most=1)
+        _bar(
+            "conv2d_aliasing alone in the time of (output=y) and the strided convolution",
+            max(without, default=None),
+            most=1,
+        )
     )
     return lines
 
@@ -152,7 +158,11 @@ def bars(document: dict[str, Any]) -> list[Bar]:
         met = None if least is None else least >= 0.5
         lines.append(Bar(f"fraction of the floor, N = 16…112, {direction}", "≥ 50%", measured, met))
         call = found(document, group="call overhead", direction=direction)
-        lines.append(_bar(f"call on a 1x1x8x8 map in max_pool2d's time, {direction}", _inverse(_least(call, "max_pool2d")), most=3))
+        lines.append(
+            _bar(
+                f"call on a 1x1x8x8 map in max_pool2d's time, {direction}", _inverse(_least(call, "max_pool2d")), most=3
+            )
+        )
     return lines
 
 

@@ -112,9 +112,11 @@ LAYOUTS: dict[str, Callable[..., torch.Tensor]] = {
 }
 
 
-def run_python(code: str, timeout: int = 120, **environment: str) -> subprocess.CompletedProcess:
+def run_python(
+    code: str, timeout: int = 120, cwd: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess:
     """``code`` in a process of its own, with this alias_ops and ``environment`` on top of the present one."""
     paths = [str(Path(alias_ops.__file__).parents[1]), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1", **environment}
     command = [sys.executable, "-c", code]
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout, check=False)
+    return subprocess.run(command, env=env, cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False)

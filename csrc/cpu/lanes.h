@@ -31,6 +31,12 @@ inline void gather_group(const Maps& m, int64_t count, First first, C* group) {
     for (int64_t w = 0; w < columns; w += kL) {
       const int64_t n = columns - w < kL ? columns - w : kL;
       Vec<C> block[kL];
+      if (count == kL && n == kL && m.column_stride == 1) {
+        ALIAS_OPS_UNROLL for (int i = 0; i < kL; ++i) block[i] = load(first(i) + h * m.row_stride + w);
+        transpose<C>(block);
+        ALIAS_OPS_UNROLL for (int j = 0; j < kL; ++j) store(group + (h * columns + w + j) * kL, block[j]);
+        continue;
+      }
       for (int i = 0; i < kL; ++i) {
         block[i] = Vec<C>{};
         if (i >= count) continue;
@@ -54,6 +60,12 @@ inline void scatter_group(const C* group, int64_t pixels, int64_t count, First f
   for (int64_t p = 0; p < pixels; p += kL) {
     const int64_t n = pixels - p < kL ? pixels - p : kL;
     Vec<C> block[kL];
+    if (count == kL && n == kL) {
+      ALIAS_OPS_UNROLL for (int j = 0; j < kL; ++j) block[j] = load(group + (p + j) * kL);
+      transpose<C>(block);
+      ALIAS_OPS_UNROLL for (int i = 0; i < kL; ++i) store(first(i) + p, block[i]);
+      continue;
+    }
     for (int64_t j = 0; j < kL; ++j) block[j] = j < n ? load(group + (p + j) * kL) : Vec<C>{};
     transpose<C>(block);
     for (int64_t i = 0; i < count; ++i) store_first(first(i) + p, block[i], n);

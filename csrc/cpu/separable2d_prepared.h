@@ -11,12 +11,10 @@
 
 namespace alias_ops::ALIAS_OPS_ISA {
 
-// The walk that is cheaper, in vector operations a map. Wide leaves lanes of ragged rows empty and calls tiles for
-// every map; grouped transposes every pixel.
+// Rows of half a vector or less leave most lanes of the wide walk empty; measured, see benchmarks/NOTES.md.
 template <class C>
-inline bool prefer_wide(const Plan& plan, const Separable2dArgs& a) {
-  constexpr int64_t kL = kLanes<C>;
-  return !a.channels_last && std::max(a.x.width, a.out_width) >= kL / 2;
+inline bool prefer_wide(const Separable2dArgs& a) {
+  return !a.channels_last && std::max(a.x.width, a.out_width) > kLanes<C> / 2;
 }
 
 template <class C>
@@ -24,7 +22,7 @@ class Prepared {
  public:
   explicit Prepared(const Separable2dArgs& a) {
     const Plan plan(a);
-    is_wide_ = prefer_wide<C>(plan, a);
+    is_wide_ = prefer_wide<C>(a);
     if (is_wide_) {
       wide_ = Wide<C>(plan, a);
     } else {

@@ -40,9 +40,6 @@ struct BlockArgs {
   int64_t outer_vector_step = 0, outer_scale_half = 0;
 };
 
-// An array of vectors lives in registers only if every index is a constant: all loops over it must be unrolled.
-#define ALIAS_OPS_UNROLL _Pragma("GCC unroll 16")
-
 template <class C, bool kSplit, int R, int V>
 void block(const BlockArgs<C>& a) {
   constexpr int kParts = kSplit ? 2 : 1;

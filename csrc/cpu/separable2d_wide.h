@@ -215,7 +215,6 @@ void Wide<C>::run(const Separable2dArgs& a, const Runtime& runtime) const {
         source = scratch.source.data();
       }
       S* to = static_cast<S*>(a.y) + map * out_area;
-      if (map + 2 * together <= end) prefetch(from + size, size);
       if (right_first_) {
         right_then_left(source, count, to, scratch);
       } else {

@@ -16,6 +16,9 @@
 #error "compile with -DALIAS_OPS_ISA=<name>"
 #endif
 
+// An array of vectors lives in registers only if every index is a constant: all loops over it must be unrolled.
+#define ALIAS_OPS_UNROLL _Pragma("GCC unroll 16")
+
 namespace alias_ops::ALIAS_OPS_ISA {
 
 #if defined(__AVX512F__)
@@ -233,11 +236,6 @@ inline T sum_of_lanes(Vec<T> v) {
   }
 }
 
-template <class S>
-inline void prefetch(const S* p, int64_t n) {
-  for (int64_t i = 0; i < n; i += 64 / int64_t(sizeof(S))) __builtin_prefetch(p + i);
-}
-
 // Lanes of two row vectors that a transposition's step of size B swaps.
 template <class T, int B>
 struct KeepLower {
@@ -251,7 +249,7 @@ struct KeepUpper {
 template <class T, int B = 1>
 inline void transpose(Vec<T>* rows) {
   if constexpr (B < kLanes<T>) {
-    for (int i = 0; i < kLanes<T>; ++i) {
+    ALIAS_OPS_UNROLL for (int i = 0; i < kLanes<T>; ++i) {
       if (i & B) continue;
       const Vec<T> a = rows[i], b = rows[i + B];
       rows[i] = shuffle<T>(a, b, KeepLower<T, B>{});
