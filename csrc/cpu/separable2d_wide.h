@@ -30,7 +30,8 @@ class Wide {
 
  private:
   static constexpr int kL = kLanes<C>;
-  static constexpr int64_t kSlack = 3 * kL;  // elements that may be loaded past the end of a map
+  static constexpr int64_t kSlack = 3 * kL;   // elements that may be loaded past the end of a map
+  static constexpr int64_t kFoldedRows = 32;  // at a time, so that they are in the first cache when they are read
 
   static bool starts_right(const Plan& plan) {
     return plan.terms == 1 && plan.left.form != Form::kHalfIn &&
@@ -78,7 +79,7 @@ struct Wide<C>::Scratch {
     row = whole_vectors(w.left_width() * (w.terms_ - 1) + whole_vectors(w.left_width()));
     half_row = whole_vectors(w.right_.in / 2);
     between.resize(rows * row + kSlack);
-    if (w.right_.split) folded.resize(2 * half_row * rows);
+    if (w.right_.split) folded.resize(2 * half_row * std::min(rows, kFoldedRows));
     if (!w.has_outer()) return;
     number.resize(maps);
     edge.resize(2 * maps * whole_vectors(w.right_.in));
@@ -134,14 +135,19 @@ template <class C>
 template <class S>
 void Wide<C>::right_product_of(const C* z, int64_t z_row, int64_t rows, const C* share, S* y, int64_t y_row,
                                Scratch& scratch) const {
-  RightArgs<S, C> a{{z, z}, z_row, 0, z, z_row, &right_, 0, share, y, y_row};
-  if (right_.split) {
-    fold(z, z_row, rows, right_.in, scratch.folded.data(), scratch.half_row);
-    a.part[0] = scratch.folded.data();
-    a.part[1] = a.part[0] + scratch.half_row;
-    a.part_row = 2 * scratch.half_row;
+  if (!right_.split) {
+    RightArgs<S, C> a{{z, z}, z_row, 0, z, z_row, &right_, 0, share, y, y_row};
+    return right_product(a, rows);
   }
-  right_product(a, rows);
+  const C* folded = scratch.folded.data();
+  for (int64_t r = 0; r < rows; r += kFoldedRows) {
+    const int64_t count = std::min(kFoldedRows, rows - r);
+    fold(z + r * z_row, z_row, count, right_.in, scratch.folded.data(), scratch.half_row);
+    RightArgs<S, C> a{
+        {folded, folded + scratch.half_row},    2 * scratch.half_row, 0,    z + r * z_row, z_row, &right_, 0,
+        share == nullptr ? nullptr : share + r, y + r * y_row,        y_row};
+    right_product(a, count);
+  }
 }
 
 template <class C>
