@@ -1,4 +1,4 @@
-"""The command ``alias-ops``: measure the aliasing of a model's layers, describe this installation.
+"""The command ``alias-ops``: measure the aliasing of a model's layers, describe this installation, time it.
 
 Subcommands are imported when they are called, so that ``--help`` loads no more than it must.
 """
