@@ -1,5 +1,6 @@
 """Peak memory of one call beyond its input, in a process of its own."""
 
+import ctypes
 import multiprocessing
 from pathlib import Path
 
@@ -23,8 +24,12 @@ def _peak() -> int:
 
 
 def _measured(call, pipe) -> None:
-    """Of the second call: the first pays for caches, thread pools and libraries that stay."""
+    """Of the second call: the first pays for caches, thread pools and libraries that stay.
+
+    What the first has freed goes back to the system, or the second would find it resident already.
+    """
     call()
+    ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     before = _peak()
     kept = call()

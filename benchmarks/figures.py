@@ -20,7 +20,7 @@ STYLE = {
     "grid.color": "#e4e4e4",
     "grid.linewidth": 0.6,
     "axes.axisbelow": True,
-    "figure.dpi": 130,
+    "figure.dpi": 110,
     "savefig.bbox": "tight",
 }
 PEERS = {

@@ -27,7 +27,7 @@ def _ceilings() -> ctypes.CDLL | None:
         return None
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / "ceilings.so"
-        command = [compiler, "-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-pthread"]
+        command = [compiler, "-O3", "-march=native", "-std=gnu++17", "-shared", "-fPIC", "-pthread"]
         done = subprocess.run([*command, str(SOURCE), "-o", str(library)], capture_output=True, check=False)
         if done.returncode:
             return None
@@ -40,12 +40,12 @@ def _ceilings() -> ctypes.CDLL | None:
 
 @cache
 def peak(dtype: torch.dtype, threads: int) -> float | None:
-    """Operations a second in the dtype that sums are taken in; the best of five tries of 50 ms."""
+    """Operations a second in the dtype that sums are taken in; the best of five tries of 0.1 s."""
     loops = _ceilings()
     if loops is None:
         return None
     rate = loops.float64_rate if dtype == torch.float64 else loops.float32_rate
-    return max(rate(threads, 0.05) for _ in range(5))
+    return max(rate(threads, 0.1) for _ in range(5))
 
 
 class Floor:
