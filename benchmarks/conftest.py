@@ -21,6 +21,11 @@ from .floor import peak
 HERE = Path(__file__).parent
 
 
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(HERE), *arguments], capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
 @dataclass
 class Settings:
     """How much to measure, and what came out."""
@@ -32,6 +37,9 @@ class Settings:
     memory: list[dict] = field(default_factory=list)
     started: str = field(default_factory=lambda: datetime.datetime.now(datetime.timezone.utc).isoformat("T", "seconds"))
     load: float = field(default_factory=lambda: os.getloadavg()[0])
+    # At the start: what is committed or edited while the run goes on is not what is being measured.
+    commit: str = field(default_factory=lambda: _git("rev-parse", "HEAD"))
+    edited: bool = field(default_factory=lambda: bool(_git("status", "--porcelain", "--untracked-files=no")))
 
     @property
     def seconds_a_case(self) -> float:
@@ -119,11 +127,6 @@ def pytest_collection_modifyitems(config, items):
         items[:] = quick
 
 
-def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(HERE), *arguments], capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else ""
-
-
 def _machine() -> dict:
     known = facts()
     # Flags and paths of the build say where it was built; the rest is what a reader compares.
@@ -149,8 +152,8 @@ def pytest_sessionfinish(session):
         "started": settings.started,
         "finished": datetime.datetime.now(datetime.timezone.utc).isoformat("T", "seconds"),
         "load at start and end": [settings.load, os.getloadavg()[0]],
-        "commit": _git("rev-parse", "HEAD"),
-        "uncommitted changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "commit": settings.commit,
+        "uncommitted changes": settings.edited,
         "alias_ops": alias_ops.__version__,
         "quick": settings.quick,
         "tensors on": settings.device,
