@@ -9,7 +9,7 @@ from alias_ops import reference
 from . import peers
 from .cases import DTYPES, GROWTH, POOL_BARS, POOL_SWEEP, maps_of
 from .floor import pool_floor
-from .race import checked, race
+from .race import checked, race, spread
 
 DIRECTIONS = ["forward", "forward+backward"]
 QUICK = (64, 64, 32, 32)
@@ -71,14 +71,28 @@ def everybody(settings, shape, dtype):
     }
 
 
+def error_of(pool, x, y, dy, direction):
+    """Of the call that is timed, at maps from all over the batch: its result, and its gradient where that is timed."""
+    candidate, definition = (getattr(module, f"{pool}_pool2d") for module in (alias_ops, reference))
+    chosen = spread(x.shape[0] * x.shape[1], max(2, 500_000 // (x.shape[2] * x.shape[3]))).to(x.device)
+    maps, results, weights = (t.flatten(0, 1)[chosen] for t in (x, y, dy))
+    leaf = maps.double().requires_grad_()
+    expected = definition(leaf)
+    error = checked(results, expected.detach(), x.dtype)
+    if direction == "forward":
+        return error
+    (gradient,) = torch.autograd.grad(candidate(given := x.detach().requires_grad_()), given, dy)
+    (exact,) = torch.autograd.grad(expected, leaf, weights.double())
+    return max(error, checked(gradient.flatten(0, 1)[chosen], exact, x.dtype))
+
+
 def run(benchmark, settings, group, pool, shape, dtype_name, direction, chosen=None):
     dtype = DTYPES[dtype_name]
     x = torch.randn(shape, device=settings.device).to(dtype)
     candidate = getattr(alias_ops, f"{pool}_pool2d")
     y = candidate(x)
     dy = torch.randn_like(y)
-    sample = x[:1, :8]
-    error = checked(candidate(sample), getattr(reference, f"{pool}_pool2d")(sample.double()), dtype)
+    error = error_of(pool, x, y, dy, direction)
     layers = everybody(settings, shape, dtype)
     layers["asap_pool2d" if pool == "flc" else "flc_pool2d"] = (
         alias_ops.asap_pool2d if pool == "flc" else alias_ops.flc_pool2d

@@ -10,7 +10,7 @@ import torch
 from .floor import Floor
 from .peers import Unavailable
 
-__all__ = ["TOLERANCES", "WrongResult", "checked", "race"]
+__all__ = ["TOLERANCES", "WrongResult", "checked", "race", "spread"]
 
 # Relative L2 error against float64 that a candidate may have: a fast wrong kernel wins no race.
 TOLERANCES = {torch.float32: 2e-6, torch.float64: 1e-12, torch.bfloat16: 1e-2, torch.float16: 2e-3}
@@ -24,16 +24,31 @@ class WrongResult(AssertionError):
     """The candidate's result is not the reference's."""
 
 
-def checked(actual: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> float:
+def checked(actual: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype, slack: float = 1.0) -> float:
     """The relative L2 error of ``actual``.
+
+    Args:
+        actual, expected: of one shape.
+        dtype: whose tolerance holds.
+        slack: times the tolerance, where the mathematics loses digits.
 
     Raises:
         WrongResult: it is above the dtype's tolerance, or not a number.
     """
     error = ((actual.double() - expected.double()).norm() / expected.double().norm().clamp_min(1e-300)).item()
-    if not error <= TOLERANCES[dtype]:
-        raise WrongResult(f"relative error {error:.1e}, {TOLERANCES[dtype]:.0e} allowed")
+    allowed = slack * TOLERANCES[dtype]
+    if not error <= allowed:
+        raise WrongResult(f"relative error {error:.1e}, {allowed:.0e} allowed")
     return error
+
+
+def spread(length: int, most: int) -> torch.Tensor:
+    """At most ``most`` indices of ``length``, the first and the last among them.
+
+    What is timed is checked at these: all of it in float64 would take longer than the race. Kernels treat the
+    ends of a list of maps differently from its middle.
+    """
+    return torch.linspace(0, length - 1, max(1, min(length, most))).round().long()
 
 
 def synchronized(call: Call, device: str) -> Call:
