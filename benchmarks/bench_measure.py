@@ -8,7 +8,7 @@ import alias_ops
 from alias_ops import reference
 
 from .cases import CONV_ROWS, LAYERS, POOL_SWEEP
-from .floor import conv_floor
+from .floor import alias_floor, conv_floor
 from .race import checked, race, spread
 
 
@@ -77,7 +77,7 @@ def conv_run(benchmark, settings, group, conv, direction):
         "direction": direction,
         "relative error": error,
     }
-    floor = conv_floor(conv, torch.float32) if direction == "forward" else None
+    floor = conv_floor(conv, torch.float32, direction != "forward")
     race(benchmark, settings, case, call(ours), rivals, floor)
 
 
@@ -122,4 +122,4 @@ def test_maps(benchmark, settings, shape):
         return forward
 
     rivals = {"definition": call(reference.aliasing), "max_pool2d": call(lambda x: F.max_pool2d(x, 2))}
-    race(benchmark, settings, case, call(alias_ops.aliasing), rivals)
+    race(benchmark, settings, case, call(alias_ops.aliasing), rivals, alias_floor(shape, torch.float32))

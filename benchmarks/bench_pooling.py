@@ -81,7 +81,8 @@ def error_of(pool, x, y, dy, direction):
     error = checked(results, expected.detach(), x.dtype)
     if direction == "forward":
         return error
-    (gradient,) = torch.autograd.grad(candidate(given := x.detach().requires_grad_()), given, dy)
+    given = x.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(candidate(given), given, dy)
     (exact,) = torch.autograd.grad(expected, leaf, weights.double())
     return max(error, checked(gradient.flatten(0, 1)[chosen], exact, x.dtype))
 

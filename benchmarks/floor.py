@@ -14,7 +14,7 @@ from alias_ops import designs
 
 from .cases import Conv
 
-__all__ = ["Floor", "conv_floor", "peak", "pool_floor"]
+__all__ = ["Floor", "alias_floor", "conv_floor", "peak", "pool_floor"]
 
 SOURCE = Path(__file__).with_name("ceilings.cpp")
 
@@ -104,17 +104,34 @@ def pool_floor(pool: str, shape: tuple[int, int, int, int], dtype: torch.dtype, 
     return Floor(passes * size, passes * operations, passes * fewest, dtype)
 
 
-def conv_floor(conv: Conv, dtype: torch.dtype) -> Floor:
+def alias_floor(shape: tuple[int, int, int, int], dtype: torch.dtype) -> Floor:
+    """The measure of maps with stride 2: read x; transform it to the kept band, and its even samples to their spectrum.
+
+    Real transforms, as products with a cosine and a sine row a frequency. Samples j and -j share both rows, so sums
+    and differences of the two halve the products. Along an axis of N there are M = ceil(N / 2) samples and
+    K = 2 floor((M - 1) / 2) + 1 kept rows: K N^2 / 2 + K^2 N / 2 multiply-adds and M^3 for a square map.
+    """
+    batch, channels, height, width = shape
+    m_h, m_w = designs.output_size(height, 2), designs.output_size(width, 2)
+    k_h, k_w = 2 * designs.half_band(height, 2) + 1, 2 * designs.half_band(width, 2) + 1
+    band = k_h * height * width / 2 + k_h * k_w * width / 2
+    spectrum = m_h * m_h * m_w / 2 + m_h * m_w * m_w / 2
+    operations = 2 * batch * channels * (band + spectrum)
+    return Floor(batch * channels * height * width * dtype.itemsize, operations, operations, dtype)
+
+
+def conv_floor(conv: Conv, dtype: torch.dtype, backward: bool = False) -> Floor:
     """Identity 7 with the output at hand: read x, weight and output; a complex product for every kept bin.
 
     With h = floor((N - 1) / 2) kept frequencies a side there are 2h + 1 squared bins, of which half are mirrored:
     2 N^2 Cin Cout multiply-adds an image at most. A 1x1 layer takes identity 4: one real product of N^2 Cin Cout.
-    The transforms are not counted.
+    The transforms are not counted. ``backward`` adds a product for each of the two gradients, and writing them.
     """
     n = designs.output_size(conv.size, 2)
-    size = conv.batch * (conv.channels * conv.size**2 + conv.outputs * n**2) * dtype.itemsize
-    size += conv.channels * conv.outputs * conv.kernel**2 * dtype.itemsize
+    operands = conv.batch * conv.channels * conv.size**2 + conv.channels * conv.outputs * conv.kernel**2
+    size = ((2 if backward else 1) * operands + conv.batch * conv.outputs * n**2) * dtype.itemsize
     pairs = conv.batch * conv.channels * conv.outputs
     kept = 2 * ((n - 1) // 2) + 1
     operations = 2 * pairs * n**2 if conv.kernel == 1 else 8 * pairs * (kept**2 + 1) / 2
+    operations *= 3 if backward else 1
     return Floor(size, operations, operations, dtype)
