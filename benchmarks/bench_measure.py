@@ -11,7 +11,6 @@ from .cases import CONV_ROWS, LAYERS, POOL_SWEEP
 from .floor import alias_floor, conv_floor
 from .race import checked, race, spread
 
-
 # The gradient holds D / |D|: where D is nearly 0 its direction is mostly rounding.
 GRADIENT_SLACK = 10
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["Bar", "bars", "found", "load", "markdown", "ratio", "rows"]
+__all__ = ["Bar", "bars", "found", "load", "markdown", "memory_rows", "ratio", "rows"]
 
 Result = dict[str, Any]
 
@@ -79,8 +79,8 @@ def _pooling_bars(document: dict[str, Any], direction: str) -> list[Bar]:
             _least([r for r in shapes + sizes if r["shape"][-1] == 224], "matmul"),
             least=1.5,
         ),
-        _bar("flc_pool2d against matmul, any N from 4 to 512", _least(growth, "matmul"), least=1),
-        _bar("flc_pool2d against rfft2, any N from 4 to 512", _least(growth, "rfft2"), least=1),
+        _bar("flc_pool2d against matmul, any N from 4 to 512", _least(shapes + sizes + growth, "matmul"), least=1),
+        _bar("flc_pool2d against rfft2, any N from 4 to 512", _least(shapes + sizes + growth, "rfft2"), least=1),
         _bar("flc_pool2d against max_pool2d, four shapes", _least(shapes, "max_pool2d"), least=1),
     ]
     lines += [
@@ -91,8 +91,8 @@ def _pooling_bars(document: dict[str, Any], direction: str) -> list[Bar]:
     return lines
 
 
-def _conv_bars(document: dict[str, Any]) -> list[Bar]:
-    results = {r["layer"]: r for r in found(document, group="convolutions, bars", direction="forward")}
+def _conv_bars(document: dict[str, Any], direction: str) -> list[Bar]:
+    results = {r["layer"]: r for r in found(document, group="convolutions, bars", direction=direction)}
     last = list(results)[-1] if results else ""
     threes = [r for name, r in results.items() if name.endswith("3x3")]
     against = [_inverse(ratio(r, "strided convolution")) for r in threes]
@@ -144,9 +144,8 @@ def bars(document: dict[str, Any]) -> list[Bar]:
     lines = [
         Bar(f"{bar.what}, {direction}", *bar[1:])
         for direction in DIRECTIONS
-        for bar in _pooling_bars(document, direction)
+        for bar in (*_pooling_bars(document, direction), *_conv_bars(document, direction))
     ]
-    lines += _conv_bars(document)
     for direction in DIRECTIONS:
         floors = [
             r["floor"]["fraction"]
@@ -168,7 +167,7 @@ def bars(document: dict[str, Any]) -> list[Bar]:
 
 def rows(document: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Every case: its time, its fraction of the floor, and how many times as long each peer takes."""
-    header = ["case", "dtype", "direction", "ms", "of floor", "peers' times over ours"]
+    header = ["case", "dtype", "direction", "ms", "quartiles", "of floor", "peers' times over ours"]
     body = []
     for r in document["results"]:
         times = r["times"]
@@ -176,9 +175,24 @@ def rows(document: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         fraction = f"{r['floor']['fraction']:.0%}" if r.get("floor") else "-"
         peers = ", ".join(f"{name} {ratio(r, name):.2f}" for name in times if name != "alias_ops")
         missing = "".join(f", {name} cannot: {why}" for name, why in r["unavailable"].items())
-        ms = f"{times['alias_ops']['median'] * 1e3:.4g}"
-        body.append([case, r["dtype"], r["direction"], ms, fraction, peers + missing])
+        ms, low, high = (f"{times['alias_ops'][name] * 1e3:.4g}" for name in ("median", "q1", "q3"))
+        body.append([case, r["dtype"], r["direction"], ms, f"{low}-{high}", fraction, peers + missing])
     return header, body
+
+
+def memory_rows(document: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Of every case in ``memory``: MiB that one call takes at its peak beyond its input and its result."""
+    measured = document["memory"]
+    names = list(dict.fromkeys(name for entry in measured for name in entry["bytes"]))
+    body = []
+    for entry in measured:
+        taken = entry["bytes"]
+        extra = [
+            f"{max(0, taken[name]['peak'] - taken[name]['result']) / 2**20:.1f}" if name in taken else "-"
+            for name in names
+        ]
+        body.append([f"{entry['op']} {entry.get('layer') or entry['shape']}", f"{entry['input'] / 2**20:.1f}", *extra])
+    return ["extra memory of a call, MiB, one thread", "input", *names], body
 
 
 def _table(header: list[str], body: list[list[str]]) -> str:
@@ -207,6 +221,8 @@ def markdown(document: dict[str, Any]) -> str:
         for r in found(document, group="convolutions, bars", direction="forward")
     ]
     parts.append(_table(["conv2d_aliasing(output=y)", "ms", *names], body))
+    if document["memory"]:
+        parts.append(_table(*memory_rows(document)))
     return "\n\n".join(parts)
 
 

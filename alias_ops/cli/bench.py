@@ -25,6 +25,13 @@ def _package() -> tuple[str, Path]:
     return "alias_ops.benchmarks", Path(spec.origin).parent
 
 
+def _print(header: list[str], body: list[list[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(header, *body)]
+    for line in (header, *body):
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())
+    print()
+
+
 def run(arguments: Namespace) -> None:
     """Run the benchmark and print what it measured.
 
@@ -62,11 +69,9 @@ def run(arguments: Namespace) -> None:
         raise UserError("nothing was measured; what pytest printed above says why")
     report = import_module(f"{name}.report")
     document = report.load(target)
-    header, body = report.rows(document)
-    widths = [max(map(len, column)) for column in zip(header, *body)]
-    for line in (header, *body):
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())
-    print()
+    _print(*report.rows(document))
+    if document["memory"]:
+        _print(*report.memory_rows(document))
     for line in report.bar_lines(document):
         print(line)
     if arguments.figures:
