@@ -63,6 +63,8 @@ LAYERS = [
     Conv("PreActResNet-18 layer2.0.conv1", 100, 64, 128, 32, 3),
     Conv("PreActResNet-18 layer3.0.conv1", 100, 128, 256, 16, 3),
     Conv("PreActResNet-18 layer4.0.conv1", 100, 256, 512, 8, 3),
+    Conv("PreActResNet-18 layer3.0.shortcut", 100, 128, 256, 16, 1),
+    Conv("PreActResNet-18 layer4.0.shortcut", 100, 256, 512, 8, 1),
     Conv("WRN-28-10 block2.0.conv1", 25, 160, 320, 32, 3),
     Conv("WRN-28-10 block3.0.conv1", 25, 320, 640, 16, 3),
     Conv("WRN-28-10 block2.0.shortcut", 25, 160, 320, 32, 1),

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from helpers import ROOT, assert_close, randn, run_python
 
+import alias_ops
 from alias_ops import reference
 from alias_ops.cli import main
 
@@ -16,7 +18,7 @@ if not (ROOT / "benchmarks" / "cases.py").is_file():
     pytest.skip("not in a checkout", allow_module_level=True)
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import cases, floor, peers, race, report
+from benchmarks import bench_measure, bench_pooling, cases, floor, peers, race, report
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +97,32 @@ def test_the_worst_case_decides():
     assert not verdicts(*slow)[what].met
 
 
+def test_convolutions_have_bars_in_both_directions():
+    layer = "64→128 at 32, 3x3"
+    results = [
+        {**result_of("convolutions, bars", [], 1.0, direction, definition=slow), "layer": layer}
+        for direction, slow in (("forward", 20.0), ("forward+backward", 4.0))
+    ]
+    what = "conv2d_aliasing(output=y) against the definition, every row, "
+    assert verdicts(*results)[what + "forward"].met is True
+    assert verdicts(*results)[what + "forward+backward"].met is False
+
+
+@pytest.mark.parametrize("group", ["growth with N", "pooling, sizes", "pooling, bars"])
+def test_a_size_counts_wherever_it_was_measured(group):
+    slow = result_of(group, [1, 64, 32, 32], 1.0, matmul=0.9, rfft2=2.0)
+    assert verdicts(slow)["flc_pool2d against matmul, any N from 4 to 512, forward"].met is False
+
+
+def test_memory_is_beyond_the_result():
+    taken = {"alias_ops": {"peak": 5 * 2**20, "result": 4 * 2**20}, "fft2": {"peak": 2**20, "result": 4 * 2**20}}
+    entry = {"op": "flc_pool2d", "shape": [1, 2], "input": 2**24, "bytes": taken}
+    header, body = report.memory_rows({"memory": [entry, {**entry, "bytes": {"matmul": taken["fft2"]}}]})
+    assert header[1:] == ["input", "alias_ops", "fft2", "matmul"]
+    assert body[0][1:] == ["16.0", "1.0", "0.0", "-"]
+    assert body[1][1:] == ["16.0", "-", "-", "0.0"]
+
+
 def test_what_was_not_measured_is_neither():
     assert all(bar.met is None for bar in report.bars({"results": []}))
 
@@ -113,6 +141,43 @@ def test_a_wrong_result_fails():
     for wrong in (right + 1e-4, right * float("nan")):
         with pytest.raises(race.WrongResult):
             race.checked(wrong, right, torch.float32)
+
+
+def test_indices_are_spread_over_all():
+    assert race.spread(4, 10).tolist() == [0, 1, 2, 3]
+    assert race.spread(101, 3).tolist() == [0, 50, 100]
+    assert race.spread(1, 3).tolist() == [0]
+
+
+@pytest.mark.parametrize("place", [0, 17, 39])
+@pytest.mark.parametrize("wrong", ["result", "gradient"])
+def test_a_pooling_that_is_wrong_in_one_map_fails(monkeypatch, wrong, place):
+    """In any map that is looked at, also far behind the first, and in the gradient alone."""
+    right = alias_ops.flc_pool2d
+
+    def pool(x):
+        spoilt = torch.zeros(x.shape[0] * x.shape[1]).index_fill(0, torch.tensor([place]), 1e-2)
+        spoilt = spoilt.reshape(*x.shape[:2], 1, 1)
+        return right(x) + spoilt if wrong == "result" else right(x) + spoilt * (x - x.detach())[..., ::2, ::2]
+
+    monkeypatch.setattr(alias_ops, "flc_pool2d", pool)
+    x, dy = randn(5, 8, 6, 6).float(), randn(5, 8, 3, 3).float()
+    with pytest.raises(race.WrongResult):
+        bench_pooling.error_of("flc", x, pool(x), dy, "forward+backward")
+    monkeypatch.undo()
+    assert bench_pooling.error_of("flc", x, right(x), dy, "forward+backward") < 1e-6
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_a_measure_that_is_wrong_fails(monkeypatch, kernel):
+    right = alias_ops.conv2d_aliasing
+    x, weight = randn(5, 3, 8, 8).float(), randn(4, 3, kernel, kernel).float()
+    y = F.conv2d(x, weight, stride=2, padding=kernel // 2)
+    assert bench_measure.conv_error(x, weight, y, kernel // 2, "forward+backward") < 1e-5
+    for wrong in (lambda maps: maps * 1.001, lambda maps: maps.detach() + 0.9 * (maps - maps.detach())):
+        monkeypatch.setattr(alias_ops, "conv2d_aliasing", lambda *a, _wrong=wrong, **k: _wrong(right(*a, **k)))
+        with pytest.raises(race.WrongResult):
+            bench_measure.conv_error(x, weight, y, kernel // 2, "forward+backward")
 
 
 def test_the_published_module_is_found_in_a_folder(tmp_path):
@@ -150,6 +215,42 @@ def test_the_floor_of_a_convolution():
     assert made.operations == 8 * 2 * 3 * 5 * (3 * 3 + 1) / 2
     pointwise = floor.conv_floor(cases.Conv("", 2, 3, 5, 8, 1), torch.float32)
     assert pointwise.operations == 2 * 2 * 3 * 5 * 16
+
+
+def test_the_floor_of_a_convolution_and_its_gradients():
+    """Two products more; x and weight are read as before and their gradients written."""
+    conv = cases.Conv("", 2, 3, 5, 8, 3)
+    made = floor.conv_floor(conv, torch.float32, backward=True)
+    assert made.operations == 3 * floor.conv_floor(conv, torch.float32).operations
+    assert made.bytes == 4 * (2 * (2 * 3 * 64 + 3 * 5 * 9) + 2 * 5 * 16)
+
+
+def test_the_floor_of_the_measure_of_maps():
+    """8 x 8: 3 rows of 4 over 8 columns, 3 x 3 of 4; the 4 x 4 samples: 4 x 2 over 4 columns, twice."""
+    made = floor.alias_floor((1, 2, 8, 8), torch.float64)
+    assert made.operations == 2 * 2 * (3 * 4 * 8 + 3 * 3 * 4 + 2 * 4 * 2 * 4)
+    assert made.bytes == 2 * 8 * 64
+
+
+@pytest.mark.parametrize(("network", "name"), [("resnet18", "ResNet-18 "), ("resnet50", "ResNet-50 ")])
+def test_layers_are_those_of_torchvision(network, name):
+    """Name, channels, map and kernel of every strided convolution, as the network itself runs."""
+    models = pytest.importorskip("torchvision.models")
+    found = {}
+    with torch.device("meta"):
+        model = getattr(models, network)()
+        for layer, module in model.named_modules():
+            if isinstance(module, torch.nn.Conv2d) and module.stride == (2, 2):
+                module.register_forward_hook(lambda m, x, _, layer=layer: found.update({layer: (m, x[0].shape)}))
+        model(torch.empty(1, 3, 224, 224))
+    expected = {
+        layer.removesuffix(".0") if "downsample" in layer else layer: (*shape[1:3], m.out_channels, m.kernel_size[0])
+        for layer, (m, shape) in found.items()
+    }
+    stem = expected.pop("conv1")
+    listed = {c.name: (c.channels, c.size, c.outputs, c.kernel) for c in cases.LAYERS}
+    assert listed["ResNet-18/50 stem"] == stem
+    assert {k.removeprefix(name): v for k, v in listed.items() if k.startswith(name)} == expected
 
 
 def test_every_network_layer_halves_its_map():
