@@ -64,10 +64,11 @@ def flc_pool2d_rfft2(x: torch.Tensor) -> torch.Tensor:
     spectrum = torch.fft.rfft2(x, norm="forward")
     top = spectrum[..., : rows - half, : columns // 2 + 1]
     bottom = spectrum[..., height - half :, : columns // 2 + 1]
+    parts = [top, bottom]
     if rows % 2 == 0 and half > 0:
         mirror = spectrum[..., half : half + 1, : columns // 2 + 1]
         nyquist = (bottom[..., :1, :] + mirror) / 2
         if columns % 2 == 0:
             nyquist = torch.cat([nyquist[..., :-1], mirror[..., -1:]], -1)
-        bottom = torch.cat([nyquist, bottom[..., 1:, :]], -2)
-    return torch.fft.irfft2(torch.cat([top, bottom], -2), s=(rows, columns), norm="forward")
+        parts = [top, nyquist, bottom[..., 1:, :]]
+    return torch.fft.irfft2(torch.cat(parts, -2), s=(rows, columns), norm="forward")
