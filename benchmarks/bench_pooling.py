@@ -60,6 +60,7 @@ def everybody(settings, shape, dtype):
     return {
         name: module,
         "rfft2": reference.flc_pool2d_rfft2,
+        "rfft, cropped": reference.flc_pool2d_rfft,
         "matmul": peers.matmul(*shape[2:], device, dtype),
         "max_pool2d": peers.max_pool2d,
         "avg_pool2d": peers.avg_pool2d,
@@ -132,7 +133,7 @@ def test_sizes(benchmark, settings, shape, direction):
 @pytest.mark.parametrize("shape", shapes(POOL_SWEEP))
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16", "float16"])
 def test_dtypes(benchmark, settings, shape, dtype, direction):
-    few = {"matmul", "rfft2", "max_pool2d", "clone"}
+    few = {"matmul", "rfft2", "rfft, cropped", "max_pool2d", "clone"}
     run(benchmark, settings, "pooling, dtypes", "flc", shape, dtype, direction, few)
 
 
@@ -145,7 +146,7 @@ def test_asap(benchmark, settings, shape, direction):
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize("n", GROWTH)
 def test_growth_with_n(benchmark, settings, n, direction):
-    few = {"matmul", "rfft2"}
+    few = {"matmul", "rfft2", "rfft, cropped"}
     run(benchmark, settings, "growth with N", "flc", maps_of(n, 1_000_000), "float32", direction, few)
 
 

@@ -4,7 +4,7 @@ Imported by tests and benchmarks only; nothing in the package depends on it.
 """
 
 from .aliasing import aliasing, conv2d_aliasing
-from .pooling import asap_pool2d, flc_pool2d, flc_pool2d_fft2, flc_pool2d_rfft2
+from .pooling import asap_pool2d, flc_pool2d, flc_pool2d_fft2, flc_pool2d_rfft, flc_pool2d_rfft2
 
 __all__ = [
     "aliasing",
@@ -12,5 +12,6 @@ __all__ = [
     "conv2d_aliasing",
     "flc_pool2d",
     "flc_pool2d_fft2",
+    "flc_pool2d_rfft",
     "flc_pool2d_rfft2",
 ]

@@ -4,7 +4,7 @@ import torch
 
 from ..designs import axis_spectrum
 
-__all__ = ["asap_pool2d", "flc_pool2d", "flc_pool2d_fft2", "flc_pool2d_rfft2"]
+__all__ = ["asap_pool2d", "flc_pool2d", "flc_pool2d_fft2", "flc_pool2d_rfft", "flc_pool2d_rfft2"]
 
 
 def _pair(stride) -> tuple[int, int]:
@@ -52,23 +52,36 @@ def flc_pool2d_fft2(x: torch.Tensor) -> torch.Tensor:
     return torch.fft.ifft2(torch.fft.ifftshift(low), norm="forward").real
 
 
-def flc_pool2d_rfft2(x: torch.Tensor) -> torch.Tensor:
-    """FLC pooling (s = 2, centered) by real transforms of x [..., H, W]: the least work that ``torch.fft`` can do.
+def _invert_low_band(spectrum: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """FLC's output from a half spectrum [..., height, at least the kept columns] of [..., height, width] maps.
 
-    For benchmarks. Half of the spectrum is never computed; of an even size's unpaired Nyquist row the
-    real part of the result keeps the mean with its mirror image.
+    Of an even size's unpaired Nyquist row the real part of the result keeps the mean with its mirror image.
     """
-    height, width = x.shape[-2:]
     rows, columns = -(-height // 2), -(-width // 2)
-    half = rows // 2
-    spectrum = torch.fft.rfft2(x, norm="forward")
-    top = spectrum[..., : rows - half, : columns // 2 + 1]
-    bottom = spectrum[..., height - half :, : columns // 2 + 1]
-    parts = [top, bottom]
+    half, kept = rows // 2, spectrum[..., : columns // 2 + 1]
+    parts = [kept[..., : rows - half, :], kept[..., height - half :, :]]
     if rows % 2 == 0 and half > 0:
-        mirror = spectrum[..., half : half + 1, : columns // 2 + 1]
+        mirror, bottom = kept[..., half : half + 1, :], parts.pop()
         nyquist = (bottom[..., :1, :] + mirror) / 2
         if columns % 2 == 0:
             nyquist = torch.cat([nyquist[..., :-1], mirror[..., -1:]], -1)
-        parts = [top, nyquist, bottom[..., 1:, :]]
+        parts += [nyquist, bottom[..., 1:, :]]
     return torch.fft.irfft2(torch.cat(parts, -2), s=(rows, columns), norm="forward")
+
+
+def flc_pool2d_rfft2(x: torch.Tensor) -> torch.Tensor:
+    """FLC pooling (s = 2, centered) by the real 2-D transform of x [..., H, W].
+
+    For benchmarks: half of the spectrum is never computed.
+    """
+    return _invert_low_band(torch.fft.rfft2(x, norm="forward"), *x.shape[-2:])
+
+
+def flc_pool2d_rfft(x: torch.Tensor) -> torch.Tensor:
+    """As :func:`flc_pool2d_rfft2`, the columns cropped before the second axis is transformed.
+
+    For benchmarks: less arithmetic and one copy more, faster at small and odd sizes.
+    """
+    height, width = x.shape[-2:]
+    columns = torch.fft.rfft(x, norm="forward")[..., : -(-width // 2) // 2 + 1]
+    return _invert_low_band(torch.fft.fft(columns, dim=-2, norm="forward"), height, width)
