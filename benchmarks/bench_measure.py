@@ -76,7 +76,7 @@ def conv_run(benchmark, settings, group, conv, direction):
         "direction": direction,
         "relative error": error,
     }
-    floor = conv_floor(conv, torch.float32, direction != "forward")
+    floor = conv_floor(conv, x, direction != "forward")
     race(benchmark, settings, case, call(ours), rivals, floor)
 
 
@@ -121,4 +121,4 @@ def test_maps(benchmark, settings, shape):
         return forward
 
     rivals = {"definition": call(reference.aliasing), "max_pool2d": call(lambda x: F.max_pool2d(x, 2))}
-    race(benchmark, settings, case, call(alias_ops.aliasing), rivals, alias_floor(shape, torch.float32))
+    race(benchmark, settings, case, call(alias_ops.aliasing), rivals, alias_floor(x))

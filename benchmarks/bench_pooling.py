@@ -113,7 +113,7 @@ def run(benchmark, settings, group, pool, shape, dtype_name, direction, chosen=N
         "direction": direction,
         "relative error": error,
     }
-    floor = pool_floor(pool, shape, dtype, 1 if direction == "forward" else 2)
+    floor = pool_floor(pool, x, 1 if direction == "forward" else 2)
     race(benchmark, settings, case, runnable(candidate, x, dy, direction), calls, floor)
 
 

@@ -61,6 +61,7 @@ def pytest_addoption(parser):
     group = parser.getgroup("alias_ops")
     group.addoption("--bench-json", metavar="FILE", help="write the results there")
     group.addoption("--bench-quick", action="store_true", help="few cases, few rounds")
+    group.addoption("--bench-one-process", action="store_true", help="all cases in this process, one after the other")
     group.addoption("--bench-device", default="cpu", help="where the tensors are (default: cpu)")
     group.addoption("--bench-upstream", metavar="DIR", help="folder with the published FLC module")
 
@@ -94,6 +95,8 @@ def pytest_runtest_protocol(item, nextitem):
     pool whose threads it does not have.
     """
     config = item.config
+    if config.getoption("--bench-one-process"):
+        return None
     config.hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     context = multiprocessing.get_context("fork")
     receive, send = context.Pipe(duplex=False)
@@ -156,6 +159,7 @@ def pytest_sessionfinish(session):
         "uncommitted changes": settings.edited,
         "alias_ops": alias_ops.__version__,
         "quick": settings.quick,
+        "one process": session.config.getoption("--bench-one-process"),
         "tensors on": settings.device,
         "machine": _machine(),
         "results": settings.results,

@@ -52,17 +52,23 @@ class Floor:
     """Of one case: the bytes that must move, the operations that must be done.
 
     The bytes' time is that of :meth:`copy`, which a race times in rotation with everything else: at the case's own
-    footprint, and with the caches as the others leave them.
+    footprint, and with the caches as the others leave them. It reads x itself, which is in them as much for the
+    copy as for the candidate.
     """
 
-    def __init__(self, size: int, operations: float, fewest: float, dtype: torch.dtype, device: str = "cpu"):
-        self.bytes, self.operations, self.fewest, self.dtype = size, operations, fewest, dtype
-        self._source = torch.ones(max(1, size // 8), device=device)
+    def __init__(self, size: int, operations: float, fewest: float, x: torch.Tensor):
+        self.bytes, self.operations, self.fewest = size, operations, fewest
+        self.dtype = x.dtype
+        # Half of the bytes are read, half written; more than x holds are read by going over it again.
+        half = max(1, size // 2 // x.element_size())
+        self._passes = -(-half // x.numel())
+        self._source = x.detach().reshape(-1)[: half // self._passes]
         self._target = torch.empty_like(self._source)
 
     def copy(self) -> None:
         """Move as many bytes, reads plus writes, as the case must."""
-        self._target.copy_(self._source)
+        for _ in range(self._passes):
+            self._target.copy_(self._source)
 
     def of(self, seconds: float, copying: float) -> dict[str, float | None]:
         """For the results: how much of a measured time the floor explains."""
@@ -92,35 +98,35 @@ def _axis_products(pool: str, n: int) -> tuple[int, int, int]:
     return m, products, products // 2 if n % 4 == 0 else products
 
 
-def pool_floor(pool: str, shape: tuple[int, int, int, int], dtype: torch.dtype, passes: int) -> Floor:
+def pool_floor(pool: str, x: torch.Tensor, passes: int) -> Floor:
     """A pooling with stride 2: read x, write y, both products; ``passes`` of 2 adds the gradient, which is as much."""
-    batch, channels, height, width = shape
+    batch, channels, height, width = x.shape
     maps = batch * channels
     rows, left, left_split = _axis_products(pool, height)
     columns, right, right_split = _axis_products(pool, width)
-    size = maps * (height * width + rows * columns) * dtype.itemsize
+    size = maps * (height * width + rows * columns) * x.itemsize
     operations = 2 * maps * (left * width + rows * right)
     fewest = 2 * maps * (left_split * width + rows * right_split)
-    return Floor(passes * size, passes * operations, passes * fewest, dtype)
+    return Floor(passes * size, passes * operations, passes * fewest, x)
 
 
-def alias_floor(shape: tuple[int, int, int, int], dtype: torch.dtype) -> Floor:
+def alias_floor(x: torch.Tensor) -> Floor:
     """The measure of maps with stride 2: read x; transform it to the kept band, and its even samples to their spectrum.
 
     Real transforms, as products with a cosine and a sine row a frequency. Samples j and -j share both rows, so sums
     and differences of the two halve the products. Along an axis of N there are M = ceil(N / 2) samples and
     K = 2 floor((M - 1) / 2) + 1 kept rows: K N^2 / 2 + K^2 N / 2 multiply-adds and M^3 for a square map.
     """
-    batch, channels, height, width = shape
+    batch, channels, height, width = x.shape
     m_h, m_w = designs.output_size(height, 2), designs.output_size(width, 2)
     k_h, k_w = 2 * designs.half_band(height, 2) + 1, 2 * designs.half_band(width, 2) + 1
     band = k_h * height * width / 2 + k_h * k_w * width / 2
     spectrum = m_h * m_h * m_w / 2 + m_h * m_w * m_w / 2
     operations = 2 * batch * channels * (band + spectrum)
-    return Floor(batch * channels * height * width * dtype.itemsize, operations, operations, dtype)
+    return Floor(x.nbytes, operations, operations, x)
 
 
-def conv_floor(conv: Conv, dtype: torch.dtype, backward: bool = False) -> Floor:
+def conv_floor(conv: Conv, x: torch.Tensor, backward: bool = False) -> Floor:
     """Identity 7 with the output at hand: read x, weight and output; a complex product for every kept bin.
 
     With h = floor((N - 1) / 2) kept frequencies a side there are 2h + 1 squared bins, of which half are mirrored:
@@ -129,9 +135,9 @@ def conv_floor(conv: Conv, dtype: torch.dtype, backward: bool = False) -> Floor:
     """
     n = designs.output_size(conv.size, 2)
     operands = conv.batch * conv.channels * conv.size**2 + conv.channels * conv.outputs * conv.kernel**2
-    size = ((2 if backward else 1) * operands + conv.batch * conv.outputs * n**2) * dtype.itemsize
+    size = ((2 if backward else 1) * operands + conv.batch * conv.outputs * n**2) * x.itemsize
     pairs = conv.batch * conv.channels * conv.outputs
     kept = 2 * ((n - 1) // 2) + 1
     operations = 2 * pairs * n**2 if conv.kernel == 1 else 8 * pairs * (kept**2 + 1) / 2
     operations *= 3 if backward else 1
-    return Floor(size, operations, operations, dtype)
+    return Floor(size, operations, operations, x)

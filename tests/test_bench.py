@@ -202,35 +202,38 @@ def test_torch_fft_peers_compute_what_they_stand_for(height, width):
 
 def test_the_floor_of_a_half_band_pooling():
     """8 x 8 to 4 x 4: 4 rows of 4 products over 8 columns, then 4 x 4 of 4."""
-    made = floor.pool_floor("flc", (1, 1, 8, 8), torch.float32, 1)
+    made = floor.pool_floor("flc", torch.ones(1, 1, 8, 8), 1)
     assert made.operations == 2 * (4 * 4 * 8 + 4 * 4 * 4)
     assert made.fewest == made.operations / 2
     assert made.bytes == 4 * (64 + 16)
-    assert floor.pool_floor("asap", (1, 1, 8, 8), torch.float32, 1).operations == 2 * made.operations
-    assert floor.pool_floor("flc", (1, 1, 7, 7), torch.float32, 1).operations == 2 * (4 * 7 * 7 + 4 * 4 * 7)
-    both = floor.pool_floor("flc", (1, 1, 8, 8), torch.float16, 2)
+    assert floor.pool_floor("asap", torch.ones(1, 1, 8, 8), 1).operations == 2 * made.operations
+    assert floor.pool_floor("flc", torch.ones(1, 1, 7, 7), 1).operations == 2 * (4 * 7 * 7 + 4 * 4 * 7)
+    both = floor.pool_floor("flc", torch.ones(1, 1, 8, 8, dtype=torch.float16), 2)
     assert (both.bytes, both.operations) == (2 * 2 * 80, 2 * made.operations)
 
 
 def test_the_floor_of_a_convolution():
-    made = floor.conv_floor(cases.Conv("", 2, 3, 5, 8, 3), torch.float32)
+    made = floor.conv_floor(cases.Conv("", 2, 3, 5, 8, 3), torch.ones(2, 3, 8, 8))
     assert made.bytes == 4 * (2 * 3 * 64 + 2 * 5 * 16 + 3 * 5 * 9)
     assert made.operations == 8 * 2 * 3 * 5 * (3 * 3 + 1) / 2
-    pointwise = floor.conv_floor(cases.Conv("", 2, 3, 5, 8, 1), torch.float32)
+    pointwise = floor.conv_floor(cases.Conv("", 2, 3, 5, 8, 1), torch.ones(2, 3, 8, 8))
     assert pointwise.operations == 2 * 2 * 3 * 5 * 16
 
 
 def test_the_floor_of_a_convolution_and_its_gradients():
     """Two products more; x and weight are read as before and their gradients written."""
     conv = cases.Conv("", 2, 3, 5, 8, 3)
-    made = floor.conv_floor(conv, torch.float32, backward=True)
-    assert made.operations == 3 * floor.conv_floor(conv, torch.float32).operations
+    made = floor.conv_floor(conv, torch.ones(conv.batch, conv.channels, conv.size, conv.size), backward=True)
+    assert (
+        made.operations
+        == 3 * floor.conv_floor(conv, torch.ones(conv.batch, conv.channels, conv.size, conv.size)).operations
+    )
     assert made.bytes == 4 * (2 * (2 * 3 * 64 + 3 * 5 * 9) + 2 * 5 * 16)
 
 
 def test_the_floor_of_the_measure_of_maps():
     """8 x 8: 3 rows of 4 over 8 columns, 3 x 3 of 4; the 4 x 4 samples: 4 x 2 over 4 columns, twice."""
-    made = floor.alias_floor((1, 2, 8, 8), torch.float64)
+    made = floor.alias_floor(torch.ones(1, 2, 8, 8, dtype=torch.float64))
     assert made.operations == 2 * 2 * (3 * 4 * 8 + 3 * 3 * 4 + 2 * 4 * 2 * 4)
     assert made.bytes == 2 * 8 * 64
 

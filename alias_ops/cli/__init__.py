@@ -97,6 +97,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     bench.add_argument("--quick", action="store_true", help="a few cases, in a minute")
     bench.add_argument("-k", metavar="EXPRESSION", help="only the cases whose name matches, as pytest's -k")
+    bench.add_argument(
+        "--one-process", action="store_true", help="keep the process, and what its allocator has, from case to case"
+    )
     bench.add_argument("--json", default="bench.json", metavar="FILE", help="results (default: bench.json)")
     bench.add_argument("--figures", metavar="FOLDER", help="draw bench_*.png there")
     bench.add_argument("--device", default="cpu", metavar="DEVICE", help="where the tensors are (default: cpu)")

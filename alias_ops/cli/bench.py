@@ -57,10 +57,11 @@ def run(arguments: Namespace) -> None:
     options += ["--benchmark-enable", "--benchmark-quiet", "--benchmark-disable-gc", "--bench-json", str(target)]
     options += ["--bench-device", arguments.device]
     options += ["--bench-quick"] * arguments.quick
+    options += ["--bench-one-process"] * arguments.one_process
     options += ["--bench-upstream", arguments.upstream] if arguments.upstream else []
     options += ["-k", arguments.k] if arguments.k else []
     if not arguments.quick and not arguments.k:
-        print("about fifteen minutes on two cores; --quick takes one", flush=True)
+        print("about ten minutes on two cores; --quick takes one quarter of one", flush=True)
     before = target.stat().st_mtime_ns if target.exists() else None
     status = pytest.main(options)
     if status == pytest.ExitCode.NO_TESTS_COLLECTED:
