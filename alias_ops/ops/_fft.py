@@ -16,11 +16,11 @@ DENSE_MEASURE_LIMIT = 512
 
 
 def half_plane(maps: torch.Tensor) -> torch.Tensor:
-    """Spectrum of real maps [..., N, M] at (+-f, g >= 0): complex [..., 2, N // 2 + 1, M // 2 + 1]."""
+    """Spectrum of real maps [..., N, M] at (+-f, g >= 0): complex [2, N // 2 + 1, M // 2 + 1, ...]."""
     full = torch.fft.rfft2(maps, norm="forward")
     f = torch.arange(maps.shape[-2] // 2 + 1, device=maps.device)
     both = torch.stack([f, (-f) % maps.shape[-2]])
-    return full[..., both, :]
+    return full[..., both, :].movedim((-3, -2, -1), (0, 1, 2))
 
 
 @outside_autocast
@@ -36,7 +36,7 @@ def alias_l1(x: torch.Tensor, stride: tuple[int, int]) -> torch.Tensor:
     maps = torch.cat([maps, maps[..., -1:].expand(*maps.shape[:-1], missing[1])], -1)
     strided = half_plane(maps[..., :: stride[0], :: stride[1]])
     kept = [designs.half_band(size, step) + 1 for size, step in zip((height, width), stride, strict=True)]
-    low = half_plane(maps)[..., : kept[0], : kept[1]]
+    low = half_plane(maps)[:, : kept[0], : kept[1]]
     return l1_norm(subtract_low(strided, low), outputs)
 
 

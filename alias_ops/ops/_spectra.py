@@ -1,39 +1,83 @@
-"""Half-plane spectra of real maps by small dense products, and their weighted L1 norm."""
+"""Half-plane spectra of real maps by small dense products, their adjoints, and their weighted L1 norm.
+
+Bins come first and maps last: a bin's values are then a matrix, [images, channels], for a convolution's sum.
+Conjugates are written out (``conj_physical``): where an op runs inside a compiled graph, PyTorch takes the
+lazy ones for what they conjugate.
+"""
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 
-__all__ = ["bin_weights", "half_plane", "half_plane_adjoint", "l1_norm", "subtract_low"]
+__all__ = [
+    "Transform",
+    "bin_weights",
+    "both_signs",
+    "both_signs_adjoint",
+    "dense",
+    "dense_adjoint",
+    "half_plane",
+    "half_plane_adjoint",
+    "l1_norm",
+    "parts",
+    "subtract_low",
+]
+
+# Real [..., S] -> complex [f, ...]: the non-negative frequencies of the last dimension.
+Transform = Callable[[torch.Tensor], torch.Tensor]
 
 
-def half_plane(maps: torch.Tensor, rows: torch.Tensor, cols: torch.Tensor) -> torch.Tensor:
+def dense(x: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    """Real [..., S] times the rows of table [2, f, S] (real and imaginary part): complex [f, ...]."""
+    return torch.complex(x @ table[0].mT, x @ table[1].mT).movedim(-1, 0)
+
+
+def dense_adjoint(spectrum: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    """Adjoint of :func:`dense` as a real-linear map: complex [f, ...] -> real [..., S]."""
+    both = torch.cat([spectrum.real, spectrum.imag]).flatten(1)
+    return (both.mT @ table.flatten(0, 1)).view(*spectrum.shape[1:], table.shape[-1])
+
+
+def parts(z: torch.Tensor) -> torch.Tensor:
+    """Complex [...] -> real [2, ...]."""
+    return torch.stack([z.real, z.imag])
+
+
+def both_signs(along: torch.Tensor) -> torch.Tensor:
+    """Spectra [f, 2, ...] of the two :func:`parts` of something complex -> its spectrum [2, f, ...] at +f and -f."""
+    (a, b), (c, d) = ((z.real, z.imag) for z in along.unbind(1))
+    return torch.complex(torch.stack([a - d, a + d]), torch.stack([b + c, c - b]))
+
+
+def both_signs_adjoint(spectrum: torch.Tensor) -> torch.Tensor:
+    """Complex [2, f, ...] -> [f, 2, ...]."""
+    plus, minus = spectrum[0], spectrum[1].conj_physical()
+    return torch.stack([plus + minus, (plus - minus) * -1j], 1)
+
+
+def half_plane(maps: torch.Tensor, rows: Transform, cols: Transform) -> torch.Tensor:
     """Spectrum of real maps [..., H, W] at the frequencies (+f, g) and (-f, g), f and g >= 0.
 
     Args:
-        rows: [2, f, H], real and imaginary part of the DFT rows along the height.
-        cols: [2, g, W], the same along the width.
+        rows, cols: the transforms along the height and along the width.
 
     Returns:
-        complex [..., 2, f, g]: index 0 of the third dimension from the end is +f, 1 is -f.
+        complex [2, f, g, ...]: index 0 of the first dimension is +f, 1 is -f.
     """
-    along = torch.complex(maps @ cols[0].mT, maps @ cols[1].mT)
-    both = torch.stack([torch.complex(rows[0], rows[1]), torch.complex(rows[0], -rows[1])])
-    return both @ along.unsqueeze(-3)
+    return both_signs(rows(parts(cols(maps))))
 
 
 def half_plane_adjoint(spectrum: torch.Tensor, rows: torch.Tensor, cols: torch.Tensor) -> torch.Tensor:
-    """Adjoint of :func:`half_plane` as a real-linear map: complex [..., 2, f, g] -> real [..., H, W]."""
-    plus, minus = spectrum.unbind(-3)
-    # Re(conj(row) s) over +f and conj(f) for -f: the sum meets the cosine rows, the difference the sine rows.
-    cosine, sine = rows[0].mT.to(spectrum.dtype), rows[1].mT.to(spectrum.dtype)
-    along = cosine @ (plus + minus) - 1j * (sine @ (plus - minus))
-    return along.real @ cols[0] + along.imag @ cols[1]
+    """Adjoint of :func:`half_plane` by the tables of its axes: complex [2, f, g, ...] -> real [..., H, W]."""
+    along = dense_adjoint(both_signs_adjoint(spectrum), rows)
+    return dense_adjoint(torch.complex(along[0], along[1]), cols)
 
 
 def subtract_low(spectrum: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
-    """spectrum - low, where low [..., 2, h+1, h'+1] covers the kept bins of spectrum alone."""
-    gap = [spectrum.shape[d] - low.shape[d] for d in (-1, -2)]
-    return spectrum - F.pad(low, (0, gap[0], 0, gap[1]))
+    """spectrum - low, where low [2, h+1, h'+1, ...] covers the kept bins of spectrum alone."""
+    gap = [spectrum.shape[d] - low.shape[d] for d in (2, 1)]
+    return spectrum - F.pad(low, (*(0, 0) * (low.dim() - 3), 0, gap[0], 0, gap[1]))
 
 
 def _multiplicity(bins: int, outputs: int, like: torch.Tensor) -> torch.Tensor:
@@ -46,16 +90,16 @@ def _multiplicity(bins: int, outputs: int, like: torch.Tensor) -> torch.Tensor:
 
 
 def bin_weights(spectrum: torch.Tensor, outputs: tuple[int, int]) -> torch.Tensor:
-    """How often each bin of a half plane [..., 2, N // 2 + 1, M // 2 + 1] counts in the sum over the full plane.
+    """How often each bin of a half plane [2, N // 2 + 1, M // 2 + 1, ...] counts in the sum over the full plane.
 
     The bins (f, g) and (-f, -g) of a real map are conjugate, so (+-f, g >= 0) says it all; a bin
     that both signs name counts half each time.
     """
     like = spectrum.real
-    rows, cols = (_multiplicity(spectrum.shape[d - 2], outputs[d], like) for d in (0, 1))
-    return torch.outer(rows, cols) / 2
+    rows, cols = (_multiplicity(spectrum.shape[d + 1], outputs[d], like) for d in (0, 1))
+    return torch.outer(rows, cols).reshape(*spectrum.shape[1:3], *(1,) * (spectrum.dim() - 3)) / 2
 
 
 def l1_norm(spectrum: torch.Tensor, outputs: tuple[int, int]) -> torch.Tensor:
     """Sum of |D| over the full plane of N x M bins, from its half plane. |0| has gradient 0."""
-    return (spectrum.abs() * bin_weights(spectrum, outputs)).sum((-3, -2, -1))
+    return (spectrum.abs() * bin_weights(spectrum, outputs)).sum((0, 1, 2))

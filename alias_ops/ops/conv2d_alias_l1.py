@@ -1,13 +1,15 @@
 """``conv2d_alias_l1``: the aliasing of a strided convolution, with no stride-1 map ever in memory."""
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 
 from .. import _backend, designs
 from . import _adjoints, _fft
 from ._library import LIBRARY, accumulation_dtype, forward_mode, outside_autocast, plane
-from ._spectra import half_plane, l1_norm, subtract_low
-from ._spectral_conv2d import dense_axis, fft_axis, low_spectrum
+from ._spectra import dense, half_plane, l1_norm, subtract_low
+from ._spectral_conv2d import LowSpectrum, dense_axes, fft_axis
 
 __all__ = ["conv2d_alias_l1", "torch_form"]
 
@@ -38,11 +40,10 @@ def torch_form(x, weight, bias, output, tables_h, tables_w, stride, padding, dil
         return _of_no_images(x, weight)
     strided = _strided_output(x, weight, bias, output, stride, padding, dilation, groups)
     dft_h, dft_w = tables_h[4].to(x), tables_w[4].to(x)
-    sizes, kernel = plane(x), plane(weight)
-    sources = [designs.frame_sources(sizes[d], kernel[d], stride[d], padding[d], dilation[d]) for d in (0, 1)]
-    axes = dense_axis(tables_h, sources[0], x), dense_axis(tables_w, sources[1], x)
-    low = low_spectrum(x, weight, axes[0], axes[1], groups)
-    difference = subtract_low(half_plane(strided, dft_h, dft_w), low)
+    axes = dense_axes(x, weight, tables_h, tables_w, stride, padding, dilation)
+    spectrum = half_plane(strided, partial(dense, table=dft_h), partial(dense, table=dft_w))
+    low = LowSpectrum(weight, axes, groups)
+    difference = subtract_low(spectrum, low.forward(low.inputs(x)))
     return l1_norm(difference, (dft_h.shape[-1], dft_w.shape[-1]))
 
 
@@ -55,8 +56,9 @@ def _fft_form(x, weight, bias, output, stride, padding, dilation, groups) -> tor
         return _of_no_images(x, weight)
     strided = _strided_output(x, weight, bias, output, stride, padding, dilation, groups)
     axes = [fft_axis(x, x.shape[d - 2], weight.shape[d - 2], stride[d], padding[d], dilation[d]) for d in (0, 1)]
-    low = low_spectrum(x, weight, axes[0], axes[1], groups)
-    return l1_norm(subtract_low(_fft.half_plane(strided), low), (strided.shape[-2], strided.shape[-1]))
+    low = LowSpectrum(weight, (axes[0], axes[1]), groups)
+    difference = subtract_low(_fft.half_plane(strided), low.forward(low.inputs(x)))
+    return l1_norm(difference, (strided.shape[-2], strided.shape[-1]))
 
 
 def _fake(x, weight, bias, output, tables_h, tables_w, stride, padding, dilation, groups) -> torch.Tensor:
