@@ -112,6 +112,28 @@ def test_factors_that_are_half_band_or_of_rank_one_but_for_one_number(backend, s
         assert_close(separable2d(x, *factors), definition(x, *factors), DOUBLE)
 
 
+@pytest.mark.parametrize("pool", ["flc", "asap"])
+@pytest.mark.parametrize("size", [32, 33, 50, 64, 67])
+def test_factors_that_are_mirrored_but_for_one_number(backend, size, pool):
+    """Long axes are folded around their ends and middle; each of these places is treated on its own."""
+    left, right = designs.pooling_factors(pool, size, 6)
+    x = randn(3, size, 6)
+    outputs = left.shape[-2]
+    for row in (0, 1, outputs // 2, outputs - 1):
+        for column in (0, 1, 2, size // 4, size // 2, size - 1):
+            broken = left.clone()
+            broken[0, row, column] += 1e-8
+            assert_close(separable2d(x, broken, right), definition(x, broken, right), DOUBLE)
+            assert_close(
+                separable2d(x[:, :outputs], broken.mT, right), definition(x[:, :outputs], broken.mT, right), DOUBLE
+            )
+            broken[0, row, column] = float("inf")
+            y = separable2d(x, broken, right)
+            assert not y[:, row].isfinite().any()
+            others = [r for r in range(outputs) if r != row]
+            assert_close(y[:, others], definition(x, broken, right)[:, others], DOUBLE)
+
+
 @pytest.mark.parametrize("maps", [1, 2, 3, 7, 8, 15, 16, 17, 31, 33])
 @pytest.mark.parametrize("size", [3, 7, 16, 28])
 def test_numbers_of_maps_that_fill_no_vector(backend, maps, size):
@@ -135,7 +157,7 @@ def test_layouts(backend, layout, shape):
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 8, 15, 16, 17, 33, 64])
-@pytest.mark.parametrize("size", [(2, 2), (7, 7), (14, 14), (16, 9), (1, 5), (56, 24)], ids=str)
+@pytest.mark.parametrize("size", [(2, 2), (7, 7), (14, 14), (16, 9), (1, 5), (56, 24), (65, 6)], ids=str)
 def test_channels_last_comes_back_channels_last(backend, channels, size):
     for dtype in DTYPES:
         x = randn(2, channels, *size, dtype=dtype).to(memory_format=torch.channels_last).requires_grad_()
@@ -213,6 +235,12 @@ def test_more_factors_than_are_remembered(backend):
                 y = pool2d(pool, x)
                 assert_close(y, reference_pool2d(pool, x), DOUBLE)
                 assert_differentiates(x, lambda e, pool=pool: reference_pool2d(pool, e), y, DOUBLE)
+
+
+def test_factors_too_large_to_be_remembered(backend):
+    x = randn(1, 1020, 1024)
+    for _ in range(2):
+        assert_close(alias_ops.flc_pool2d(x), reference_pool2d("flc", x), DOUBLE)
 
 
 def test_calls_from_many_threads(backend):

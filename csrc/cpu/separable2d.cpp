@@ -8,11 +8,9 @@ namespace {
 template <class S>
 void run(const Separable2dArgs& a, const Runtime& runtime) {
   using C = Compute<S>;
-  if (a.terms * (a.out_height * a.x.height + a.out_width * a.x.width) > Recent<C>::kLargest) {
-    return Prepared<C>(a).template run<S>(a, runtime);
-  }
   static thread_local Recent<C> recent;
-  recent.find(a).template run<S>(a, runtime);
+  if (const Prepared<C>* prepared = recent.find(a)) return prepared->template run<S>(a, runtime);
+  Prepared<C>(a).template run<S>(a, runtime);
 }
 
 }  // namespace

@@ -16,18 +16,18 @@ class Grouped {
   Grouped() = default;
   Grouped(const Plan& plan, const Separable2dArgs& a)
       : terms_(plan.terms),
-        right_(plan.right, a.right, 0, plan.terms, plan.out_w),
+        right_(plan.right, a.right, 0, plan.terms, plan.out_w, false),
         outer_row_(plan.in_h),
         in_w_(cast<C>(plan.in_w)),
         out_h_(cast<C>(plan.out_h)) {
-    for (int64_t t = 0; t < terms_; ++t) left_[t] = {plan.left, a.left, t, 1, {}};
+    for (int64_t t = 0; t < terms_; ++t) left_[t] = {plan.left, a.left, t, 1, {}, true};
   }
 
   template <class S>
   void run(const Separable2dArgs& a, const Runtime& runtime) const;
 
  private:
-  void product(const C* x, int64_t row_step, int64_t column_step, C* z, C* y) const;
+  void product(const C* x, int64_t row_step, int64_t column_step, C* z, C* panel, C* y) const;
   // Vectors between the two products: rows of every term side by side, and one behind them.
   int64_t z_row() const { return right_.in * terms_ + 1; }
   // The rank-1 term's row comes last.
@@ -41,11 +41,11 @@ class Grouped {
 
 // x [height][width][lanes] (steps in elements) -> y [out_height][out_width][lanes].
 template <class C>
-void Grouped<C>::product(const C* x, int64_t row_step, int64_t column_step, C* z, C* y) const {
+void Grouped<C>::product(const C* x, int64_t row_step, int64_t column_step, C* z, C* panel, C* y) const {
   constexpr int kL = kLanes<C>;
   const int64_t width = right_.in, row = z_row() * kL, height = left_[0].out;
   for (int64_t t = 0; t < terms_; ++t) {
-    apply(left_[t], AxisPanel<C>{x, row_step, column_step, z + t * width * kL, row, kL, width});
+    apply(left_[t], AxisPanel<C>{x, row_step, column_step, z + t * width * kL, row, kL, width, nullptr, 0, panel});
   }
   Vec<C> number = {};
   if (!in_w_.empty()) {
@@ -55,13 +55,13 @@ void Grouped<C>::product(const C* x, int64_t row_step, int64_t column_step, C* z
   }
   for (int64_t m = 0; m < height; ++m) {
     C* z_m = z + m * row;
-    AxisPanel<C> panel{z_m, kL, 0, y + m * right_.out * kL, kL, 0, 1};
+    AxisPanel<C> right{z_m, kL, 0, y + m * right_.out * kL, kL, 0, 1};
     if (!in_w_.empty()) {
       C* share = z_m + width * terms_ * kL;
       store(share, out_h_[m] * number);
-      panel.outer = share;
+      right.outer = share;
     }
-    apply(right_, panel);
+    apply(right_, right);
   }
 }
 
@@ -77,18 +77,19 @@ void Grouped<C>::run(const Separable2dArgs& a, const Runtime& runtime) const {
   const int64_t pixels = x.height * x.width, out_pixels = a.out_height * a.out_width;
   const int64_t grain = std::max<int64_t>(1, 16384 / std::max<int64_t>(1, pixels * kL));
   parallel(runtime, lists * groups, grain, [&](int64_t begin, int64_t end) {
-    std::vector<C> scratch((pixels + out_pixels + z_rows() * z_row()) * kL);
-    C *group = scratch.data(), *out = group + pixels * kL, *z = out + out_pixels * kL;
+    std::vector<C> scratch((pixels + out_pixels + z_rows() * z_row()) * kL + left_[0].mirrored.scratch());
+    C *group = scratch.data(), *out = group + pixels * kL, *z = out + out_pixels * kL,
+      *panel = z + z_rows() * z_row() * kL;
     for (int64_t task = begin; task < end; ++task) {
       const int64_t list = task / groups, at = task % groups * kL;
       const int64_t count = std::min<int64_t>(kL, length - at);
       const S* from = map_at<S>(x, list, 0);
       S* to = static_cast<S*>(a.y) + list * a.y_image_stride;
       if (channels_last && std::is_same_v<S, C> && count == kL) {
-        product(reinterpret_cast<const C*>(from + at), x.row_stride, x.column_stride, z, out);
+        product(reinterpret_cast<const C*>(from + at), x.row_stride, x.column_stride, z, panel, out);
       } else {
         gather_group<S, C>(x, count, [&](int64_t i) { return from + (at + i) * x.channel_stride; }, group);
-        product(group, x.width * kL, kL, z, out);
+        product(group, x.width * kL, kL, z, panel, out);
       }
       if (channels_last) {
         for (int64_t p = 0; p < out_pixels; ++p) {

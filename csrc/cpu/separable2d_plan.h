@@ -5,7 +5,7 @@
 #include <cmath>
 #include <vector>
 
-#include "separable2d_tile.h"
+#include "separable2d_mirror.h"
 
 namespace alias_ops::ALIAS_OPS_ISA {
 
@@ -47,7 +47,9 @@ inline bool is_half_out(const MatrixView& a) {
 inline double largest_of(const MatrixView& a) {
   double largest = 0;
   for (int64_t r = 0; r < a.rows; ++r) {
-    for (int64_t c = 0; c < a.columns; ++c) largest = std::fmax(largest, std::abs(a(r, c)));
+    for (int64_t c = 0; c < a.columns; ++c) {
+      if (const double value = std::abs(a(r, c)); value > largest) largest = value;
+    }
   }
   return largest;
 }
@@ -57,6 +59,7 @@ inline bool is_split(const MatrixView& a, Form form) {
   if (a.rows % (form == Form::kHalfOut ? 4 : 2) != 0 || a.columns % (form == Form::kHalfIn ? 4 : 2) != 0) return false;
   const int64_t rows = a.rows / 2, columns = a.columns / 2;
   const double noise = 1e-14 * largest_of(a);
+  if (!std::isfinite(noise)) return false;
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t c = 0; c < columns; ++c) {
       // Written so that NaN and inf do not pass.
@@ -72,6 +75,7 @@ inline bool is_split(const MatrixView& a, Form form) {
 inline bool rank_one(const MatrixView& a, double scale, std::vector<double>& u, std::vector<double>& v) {
   int64_t row = 0, column = 0;
   double largest = 0;
+  if (!std::isfinite(scale)) return false;
   for (int64_t r = 0; r < a.rows; ++r) {
     for (int64_t c = 0; c < a.columns; ++c) {
       if (!std::isfinite(a(r, c))) return false;
@@ -171,6 +175,9 @@ struct Plan {
   }
 };
 
+// Dense rows and columns, of a half where split, from which a mirrored axis is faster; benchmarks/NOTES.md.
+inline constexpr int64_t kMirrorFrom = 12;
+
 template <class C>
 inline std::vector<C> cast(const std::vector<double>& v) {
   return std::vector<C>(v.begin(), v.end());
@@ -180,18 +187,33 @@ inline std::vector<C> cast(const std::vector<double>& v) {
 template <class C>
 struct TiledAxis : Axis {
   Blocks<C> blocks;
+  MirroredAxis<C> mirrored;           // in place of the blocks, where it pays
   std::vector<C> scale, outer_scale;  // of the copied samples; of the rank-1 term at the dense rows
 
   TiledAxis() = default;
-  TiledAxis(const Axis& axis, const Factor& factor, int64_t term, int64_t terms, const std::vector<double>& out)
+  TiledAxis(const Axis& axis, const Factor& factor, int64_t term, int64_t terms, const std::vector<double>& out,
+            bool may_mirror)
       : Axis(axis) {
     const int64_t rows = dense_rows() / parts(), inner = dense_columns() / parts();
-    blocks = Blocks<C>(split, rows, inner * terms, [&](int part, int64_t r, int64_t k) {
+    scale = cast<C>(copy_scale(MatrixView(factor, term, axis.out, axis.in)));
+    if (!out.empty()) outer_scale = cast<C>(at_dense_rows(out));
+    if (may_mirror && std::min(rows, inner) >= kMirrorFrom) {
+      const MatrixView a(factor, term, axis.out, axis.in);
+      const auto element = [&](int part, int64_t r, int64_t k) {
+        return coefficient(part, k, [&](int64_t c) { return a(dense_row(r), c); });
+      };
+      const Mirror mirror = find_mirror(int(parts()), rows, inner, 1e-14 * largest_of(a), element);
+      if (mirror.found) {
+        mirrored = MirroredAxis<C>(
+            mirror, int(parts()), axis.in / 2, axis.out / 2, element, [&](int64_t k) { return dense_column(k); },
+            [&](int64_t r) { return dense_row(r); });
+        return;
+      }
+    }
+    blocks = blocks_of<C>(split, rows, inner * terms, [&](int part, int64_t r, int64_t k) {
       const MatrixView a(factor, term + k / inner, axis.out, axis.in);
       return coefficient(part, k % inner, [&](int64_t c) { return a(dense_row(r), c); });
     });
-    scale = cast<C>(copy_scale(MatrixView(factor, term, axis.out, axis.in)));
-    if (!out.empty()) outer_scale = cast<C>(at_dense_rows(out));
   }
 };
 
@@ -204,6 +226,7 @@ struct AxisPanel {
   int64_t vectors;
   const C* outer = nullptr;  // the rank-1 term's vector, if this product adds it
   int64_t outer_vector_step = 0;
+  C* scratch = nullptr;  // of a mirrored axis
 };
 
 // y = axis x: dense rows by tiles, copied rows by a scale.
@@ -221,8 +244,6 @@ inline void apply(const TiledAxis<C>& axis, const AxisPanel<C>& p) {
                  p.y_vector_step,
                  half_out * p.y_step};
   if (axis.form == Form::kHalfIn) {
-    a.x += p.x_step;
-    a.x_inner_step = 2 * p.x_step;
     a.copy = p.x;
     a.copy_scale = axis.scale.data();
     a.copy_row_step = 2 * p.x_step;
@@ -230,8 +251,6 @@ inline void apply(const TiledAxis<C>& axis, const AxisPanel<C>& p) {
     a.copy_half = half_in * p.x_step;
     a.copy_scale_half = half_out;
   } else if (axis.form == Form::kHalfOut) {
-    a.y += p.y_step;
-    a.y_row_step = 2 * p.y_step;
     for (int64_t m = 0; m < axis.in; ++m) {
       C* y = p.y + 2 * m * p.y_step;
       for (int64_t v = 0; v < p.vectors; ++v) {
@@ -245,6 +264,9 @@ inline void apply(const TiledAxis<C>& axis, const AxisPanel<C>& p) {
     a.outer_vector_step = p.outer_vector_step;
     a.outer_scale_half = axis.dense_rows() / 2;
   }
+  if (axis.mirrored.found()) return axis.mirrored.run(a, p.vectors, p.scratch);
+  if (axis.form == Form::kHalfIn) a.x += p.x_step, a.x_inner_step = 2 * p.x_step;
+  if (axis.form == Form::kHalfOut) a.y += p.y_step, a.y_row_step = 2 * p.y_step;
   multiply(axis.blocks, a, p.vectors);
 }
 
@@ -258,7 +280,7 @@ struct OuterRow {
   explicit OuterRow(const std::vector<double>& in_h) : in(int64_t(in_h.size())) {
     const bool split = in % 2 == 0;
     const int64_t half = in / 2;
-    blocks = Blocks<C>(split, 1, split ? half : in, [&](int part, int64_t, int64_t k) {
+    blocks = blocks_of<C>(split, 1, split ? half : in, [&](int part, int64_t, int64_t k) {
       if (!split) return in_h[k];
       return 0.5 * (part == 0 ? in_h[k] + in_h[k + half] : in_h[k] - in_h[k + half]);
     });

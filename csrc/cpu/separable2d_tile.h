@@ -131,11 +131,11 @@ template <class C>
 class Blocks {
  public:
   Blocks() = default;
-  // element(part, r, k) -> coefficient
+  // element(part, r, k) -> coefficient; blocks of at most `most` rows
   template <class Element>
-  Blocks(bool split, int64_t rows, int64_t inner, Element element) : split_(split), rows_(rows), inner_(inner) {
-    const int parts = split ? 2 : 1;
-    const int64_t most = split ? kBlockRows<true> : kBlockRows<false>, blocks = (rows + most - 1) / most;
+  Blocks(int parts, int64_t most, int64_t rows, int64_t inner, Element element)
+      : parts_(parts), rows_(rows), inner_(inner) {
+    const int64_t blocks = (rows + most - 1) / most;
     if (blocks > 0) size_ = rows / blocks, first_shorter_ = rows % blocks * (size_ + 1);
     values_.reserve(parts * rows * inner);
     for (int64_t r = 0; r < rows; r += block_rows(r)) {
@@ -146,14 +146,14 @@ class Blocks {
       }
     }
   }
-  bool split() const { return split_; }
+  bool split() const { return parts_ == 2; }
   int64_t rows() const { return rows_; }
   int64_t inner() const { return inner_; }
-  const C* block(int64_t row) const { return values_.data() + row * inner_ * (split_ ? 2 : 1); }
+  const C* block(int64_t row) const { return values_.data() + row * inner_ * parts_; }
   int64_t block_rows(int64_t row) const { return row < first_shorter_ ? size_ + 1 : size_; }
 
  private:
-  bool split_ = false;
+  int parts_ = 1;
   int64_t rows_ = 0, inner_ = 0, size_ = 0, first_shorter_ = 0;
   std::vector<C> values_;
 };
@@ -180,6 +180,11 @@ inline void multiply_as(const Blocks<C>& blocks, BlockArgs<C>& a, int64_t vector
     }
     v += columns;
   }
+}
+
+template <class C, class Element>
+inline Blocks<C> blocks_of(bool split, int64_t rows, int64_t inner, Element element) {
+  return Blocks<C>(split ? 2 : 1, split ? kBlockRows<true> : kBlockRows<false>, rows, inner, element);
 }
 
 // `blocks` times a panel of vectors; writes over the arguments.

@@ -22,7 +22,7 @@ class Wide {
         outer_row_(plan.in_h),
         out_h_(cast<C>(plan.out_h)),
         out_w_(cast<C>(plan.out_w)) {
-    for (int64_t t = 0; t < terms_; ++t) left_[t] = {plan.left, a.left, t, 1, plan.out_h};
+    for (int64_t t = 0; t < terms_; ++t) left_[t] = {plan.left, a.left, t, 1, plan.out_h, true};
   }
 
   template <class S>
@@ -49,7 +49,7 @@ class Wide {
   struct Scratch;
   void numbers(const C* x, int64_t maps, Scratch& scratch) const;
   void left_product(int64_t term, const C* x, int64_t x_row, int64_t x_map, C* y, int64_t y_row, int64_t y_map,
-                    int64_t maps, const C* outer, int64_t outer_map) const;
+                    int64_t maps, const C* outer, int64_t outer_map, C* folded) const;
   template <class S>
   void right_product_of(const C* z, int64_t z_row, int64_t rows, const C* share, S* y, int64_t y_row,
                         Scratch& scratch) const;
@@ -71,7 +71,7 @@ template <class C>
 struct Wide<C>::Scratch {
   int64_t row, half_row;   // of `between` and `outer`, of `folded`
   std::vector<C> between;  // the two products: [map][row of the first's result][row]
-  std::vector<C> folded, number, edge, share, outer, source, whole;
+  std::vector<C> folded, panel, number, edge, share, outer, source, whole;
 
   explicit Scratch(const Wide& w) {
     const int64_t maps = w.batch(), rows = maps * (w.right_first_ ? w.left_[0].in : w.left_[0].out);
@@ -80,6 +80,7 @@ struct Wide<C>::Scratch {
     half_row = whole_vectors(w.right_.in / 2);
     between.resize(rows * row + kSlack);
     if (w.right_.split) folded.resize(2 * half_row * std::min(rows, kFoldedRows));
+    if (w.left_[0].mirrored.found()) panel.resize(w.left_[0].mirrored.scratch());
     if (!w.has_outer()) return;
     number.resize(maps);
     edge.resize(2 * maps * whole_vectors(w.right_.in));
@@ -113,18 +114,18 @@ void Wide<C>::numbers(const C* x, int64_t maps, Scratch& scratch) const {
 // y = left[term] x, plus the rank-1 term of which `outer` is the row of the first map.
 template <class C>
 void Wide<C>::left_product(int64_t term, const C* x, int64_t x_row, int64_t x_map, C* y, int64_t y_row, int64_t y_map,
-                           int64_t maps, const C* outer, int64_t outer_map) const {
+                           int64_t maps, const C* outer, int64_t outer_map, C* folded) const {
   const TiledAxis<C>& axis = left_[term];
   const int64_t width = left_width();
-  if (width <= kL) return apply(axis, AxisPanel<C>{x, x_row, x_map, y, y_row, y_map, maps, outer, outer_map});
+  if (width <= kL) return apply(axis, AxisPanel<C>{x, x_row, x_map, y, y_row, y_map, maps, outer, outer_map, folded});
   // A ragged end is covered by a vector that overlaps its neighbour, in one panel with it.
   const int64_t vectors = (width + kL - 1) / kL, whole = width % kL == 0 ? vectors : vectors - 2;
   const int64_t at = whole * kL, step = width - kL - at;
   for (int64_t map = 0; map < maps; ++map) {
-    apply(axis, AxisPanel<C>{x, x_row, kL, y, y_row, kL, whole, outer, kL});
+    apply(axis, AxisPanel<C>{x, x_row, kL, y, y_row, kL, whole, outer, kL, folded});
     if (whole < vectors) {
       apply(axis, AxisPanel<C>{x + at, x_row, step, y + at, y_row, step, vectors - whole,
-                               outer == nullptr ? nullptr : outer + at, step});
+                               outer == nullptr ? nullptr : outer + at, step, folded});
     }
     x += x_map, y += y_map;
     if (outer != nullptr) outer += outer_map;
@@ -156,7 +157,8 @@ void Wide<C>::left_then_right(const C* x, int64_t maps, S* y, Scratch& scratch) 
   const int64_t width = right_.in, height = left_[0].out, row = scratch.row;
   C* between = scratch.between.data();
   for (int64_t t = 0; t < terms_; ++t) {
-    left_product(t, x, width, left_[t].in * width, between + t * width, row, height * row, maps, nullptr, 0);
+    left_product(t, x, width, left_[t].in * width, between + t * width, row, height * row, maps, nullptr, 0,
+                 scratch.panel.data());
   }
   const C* share = nullptr;
   if (has_outer()) {
@@ -185,13 +187,14 @@ void Wide<C>::right_then_left(const C* x, int64_t maps, S* y, Scratch& scratch) 
   }
   if constexpr (std::is_same_v<S, C>) {
     if (out_width >= kL) {
-      return left_product(0, between, row, height * row, y, out_width, out_height * out_width, maps, outer, row);
+      return left_product(0, between, row, height * row, y, out_width, out_height * out_width, maps, outer, row,
+                          scratch.panel.data());
     }
   }
   // Rows narrower than a vector, or of another type, are stored by a pass of their own.
   scratch.whole.resize(maps * out_height * row);
   C* whole = scratch.whole.data();
-  left_product(0, between, row, height * row, whole, row, out_height * row, maps, outer, row);
+  left_product(0, between, row, height * row, whole, row, out_height * row, maps, outer, row, scratch.panel.data());
   for (int64_t r = 0; r < maps * out_height; ++r) {
     for (int64_t n = 0; n < out_width; n += kL) {
       store_first(y + r * out_width + n, load(whole + r * row + n), out_width - n);

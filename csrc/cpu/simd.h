@@ -42,6 +42,19 @@ using Vec = typename Simd<T>::Vec;
 template <class T>
 inline constexpr int kLanes = Simd<T>::kLanes;
 
+// Holds a value in a register: GCC would rather read it from memory again for each of its uses, and the two
+// loads that a cycle allows are then what a short tile waits for.
+template <class V>
+inline void keep(V& v) {
+#if defined(__AVX512F__)
+  asm("" : "+v"(v));
+#elif defined(__x86_64__)
+  asm("" : "+x"(v));
+#else
+  (void)v;
+#endif
+}
+
 // Storage types of 16 bits; sums are taken in float.
 struct BFloat16 {
   uint16_t bits;
