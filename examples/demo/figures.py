@@ -13,7 +13,7 @@ import alias_ops
 from data import normalise, photograph
 from kinds import KINDS, halve, stride_1_form
 from model import POOLS, ResNet
-from train import Run
+from train import Epoch, Run
 
 __all__ = ["draw_photograph", "draw_spectra", "draw_training"]
 
@@ -64,6 +64,16 @@ def _training_title(runs: list[Run]) -> str:
     )
 
 
+def _label_ends(ax, ends: list[tuple[str, Epoch]], layer: str) -> None:
+    """The variants' names where their lines end, kept apart (log scale)."""
+    lowest = 0.0
+    for variant, epoch in sorted(ends, key=lambda end: end[1].aliasing[layer]):
+        at = max(epoch.aliasing[layer], 1.45 * lowest)
+        place = {"xytext": (14, 0), "textcoords": "offset points", "va": "center", "annotation_clip": False}
+        ax.annotate(variant, (epoch.epoch, at), color=STYLES[variant]["color"], **place)
+        lowest = at
+
+
 def draw_training(runs: list[Run], path: Path) -> Path:
     """AM of every layer over the epochs, one line per variant."""
     with mpl.rc_context(RC):
@@ -74,8 +84,7 @@ def draw_training(runs: list[Run], path: Path) -> Path:
                 epochs = [epoch.epoch for epoch in run.history]
                 values = [epoch.aliasing[layer] for epoch in run.history]
                 ax.plot(epochs, values, linewidth=3, markersize=10, **STYLES[run.variant])
-                place = {"xytext": (14, 0), "textcoords": "offset points", "va": "center"}
-                ax.annotate(run.variant, (epochs[-1], values[-1]), color=STYLES[run.variant]["color"], **place)
+            _label_ends(ax, [(run.variant, run.last) for run in runs], layer)
             ax.set_title(layer, loc="left")
             ax.set_yscale("log")
             ax.yaxis.set_major_formatter("{x:g}")
