@@ -84,6 +84,10 @@ void Grouped<C>::run(const Separable2dArgs& a, const Runtime& runtime) const {
       const int64_t list = task / groups, at = task % groups * kL;
       const int64_t count = std::min<int64_t>(kL, length - at);
       const S* from = map_at<S>(x, list, 0);
+      if (!channels_last) {
+        const int64_t size = kL * pixels;
+        prefetch_groups(from + (task + 1) * size, size * int64_t(sizeof(S)), from + length * pixels);
+      }
       S* to = static_cast<S*>(a.y) + list * a.y_image_stride;
       if (channels_last && std::is_same_v<S, C> && count == kL) {
         product(reinterpret_cast<const C*>(from + at), x.row_stride, x.column_stride, z, panel, out);

@@ -223,6 +223,7 @@ void Wide<C>::run(const Separable2dArgs& a, const Runtime& runtime) const {
         }
         source = scratch.source.data();
       }
+      prefetch_groups(from + size, size * int64_t(sizeof(S)), first + end * area);
       S* to = static_cast<S*>(a.y) + map * out_area;
       if (right_first_) {
         right_then_left(source, count, to, scratch);
