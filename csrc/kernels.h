@@ -72,7 +72,8 @@ struct Conv2dAliasL1Args {
   Maps y;              // strided output; data is null for the pointwise path, which needs none
   int64_t outputs, groups;
   ConvAxis h, w;
-  void* out;  // [images][outputs], float or double
+  void* out;         // [images][outputs], float or double
+  const void* grad;  // likewise; for the gradient alone
 };
 
 struct Kernels {

@@ -1,9 +1,9 @@
-// How output channels fill vectors, shared by both identities.
+// How output channels fill vectors, and their weights: shared by both identities.
 #pragma once
 
 #include <algorithm>
 
-#include "simd.h"
+#include "lanes.h"
 
 namespace alias_ops::ALIAS_OPS_ISA {
 
@@ -18,12 +18,14 @@ struct LaneVector {
 template <class C>
 class OutputLanes {
  public:
-  explicit OutputLanes(const Conv2dAliasL1Args& a)
-      : outputs_(a.outputs),
-        inputs_(a.x.channels / a.groups),
-        per_group_(a.outputs / a.groups),
+  explicit OutputLanes(const Conv2dAliasL1Args& a) : OutputLanes(a.outputs, a.x.channels, a.groups) {}
+  // For the gradient of x the two kinds of channels change places: x's lie in lanes.
+  OutputLanes(int64_t outputs, int64_t inputs, int64_t groups)
+      : outputs_(outputs),
+        inputs_(inputs / groups),
+        per_group_(outputs / groups),
         // Groups of a few channels would leave most lanes empty: let vectors run across them.
-        spanning_(a.groups > 1 && per_group_ < kLanes<C>),
+        spanning_(groups > 1 && per_group_ < kLanes<C>),
         span_(spanning_ ? outputs_ : per_group_),
         vectors_((span_ + kLanes<C> - 1) / kLanes<C>) {}
 
@@ -47,6 +49,15 @@ class OutputLanes {
   bool spanning_;
   int64_t span_, vectors_;
 };
+
+// [channel][taps][lanes] for a vector of output channels.
+template <class S>
+inline void gather_output_weight(const Conv2dAliasL1Args& a, const LaneVector<Compute<S>>& lanes, Compute<S>* weight) {
+  const int64_t size = a.x.channels / a.groups * a.h.kernel * a.w.kernel;
+  const Maps rows{a.weight, a.x.dtype, 1, a.outputs, 1, size, 0, size, size, 1};
+  const S* from = map_at<S>(rows, 0, lanes.output);
+  gather_group<S, Compute<S>>(rows, lanes.count, [&](int64_t i) { return from + i * size; }, weight);
+}
 
 void conv2d_alias_l1_pointwise(const Conv2dAliasL1Args&, const Runtime&);
 
