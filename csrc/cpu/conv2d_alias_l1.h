@@ -50,6 +50,15 @@ class OutputLanes {
   int64_t span_, vectors_;
 };
 
+// Blocks of images that a tile is cut into for tasks of one vector of channels each: what a task keeps of its images,
+// `image_bytes` of each, fits in the second cache, and there are tasks for all threads.
+inline int64_t image_blocks(int64_t images, int64_t image_bytes, int64_t vectors, int64_t threads) {
+  constexpr int64_t kTaskBytes = 768 << 10;
+  const int64_t fitting = std::max<int64_t>(1, kTaskBytes / image_bytes);
+  const int64_t wanted = (2 * threads + vectors - 1) / vectors;
+  return std::clamp<int64_t>((images + fitting - 1) / fitting, std::min(wanted, images), images);
+}
+
 // [channel][taps][lanes] for a vector of output channels.
 template <class S>
 inline void gather_output_weight(const Conv2dAliasL1Args& a, const LaneVector<Compute<S>>& lanes, Compute<S>* weight) {

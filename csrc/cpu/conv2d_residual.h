@@ -12,8 +12,8 @@
 
 namespace alias_ops::ALIAS_OPS_ISA {
 
-// Working sets in bytes: a tile's input spectra (shared, per thread) and a task's output spectra.
-inline constexpr int64_t kInputBytes = 2 << 20, kOutputBytes = 768 << 10;
+// Bytes of a tile's input spectra, per thread.
+inline constexpr int64_t kInputBytes = 2 << 20;
 
 // kGradient: not the norms, but what their gradient says about the strided output, written over it.
 template <class S, bool kGradient>
@@ -42,9 +42,7 @@ class ConvResidual {
   // Tasks: vectors of output channels times blocks of images.
   void measure(const InputSpectra<C>& spectra, int64_t first, int64_t images) {
     const int64_t pairs_bytes = h_.dft.rows() * w_.dft.rows() * kL * int64_t(sizeof(C));
-    const int64_t fitting = std::max<int64_t>(1, kOutputBytes / pairs_bytes);
-    const int64_t wanted = (2 * runtime_.threads + lanes_.count() - 1) / lanes_.count();
-    const int64_t blocks = std::clamp<int64_t>((images + fitting - 1) / fitting, std::min(wanted, images), images);
+    const int64_t blocks = image_blocks(images, pairs_bytes, lanes_.count(), runtime_.threads);
     parallel(runtime_, lanes_.count() * blocks, 1, [&](int64_t begin, int64_t end) {
       Task task(*this, spectra, (images + blocks - 1) / blocks);
       for (int64_t i = begin; i < end; ++i) {
