@@ -110,7 +110,7 @@ Tensor conv2d_alias_l1(Tensor x, Tensor weight, std::optional<Tensor> bias, std:
   return out;
 }
 
-// A tensor that a kernel writes: in x's dtype, which is float64 or float32 by then, and as it lies.
+// A tensor that a kernel writes as it lies: in x's dtype, which is float64 or float32 by then.
 void check_written(const Tensor& t, const Tensor& x, const char* name) {
   STD_TORCH_CHECK(t.scalar_type() == x.scalar_type() &&
                       (t.scalar_type() == ScalarType::Double || t.scalar_type() == ScalarType::Float),
@@ -136,6 +136,7 @@ void conv2d_alias_l1_output_gradient(Tensor grad, Tensor x, Tensor weight, Tenso
   if (x.numel() == 0 || weight.numel() == 0) return;
   Conv2dAliasL1Args args = layer_of(x, weight, tables_h, tables_w, stride, padding, dilation, groups);
   args.y = output_of(output, args);
+  args.y.data = output.mutable_data_ptr();
   args.grad = map_gradient(grad, output);
   kernels().conv2d_alias_l1_output_gradient(args, runtime());
 }
@@ -151,6 +152,7 @@ void conv2d_alias_l1_low_gradient(Tensor output_gradient, Tensor x, Tensor weigh
   Conv2dLowGradientArgs args{layer_of(x, weight, tables_h, tables_w, stride, padding, dilation, groups), {}, nullptr};
   args.layer.y = output_of(output_gradient, args.layer);
   args.dx = maps_of(dx, "dx", true);
+  args.dx.data = dx.mutable_data_ptr();
   const auto same = [](const Tensor& a, const Tensor& b) {
     return std::equal(a.sizes().begin(), a.sizes().end(), b.sizes().begin());
   };
@@ -166,6 +168,7 @@ void residual_l1_gradient(Tensor grad, Tensor residual, const Tensor& dft_h, con
   if (residual.numel() == 0) return;
   ResidualL1GradientArgs args{maps_of(residual, "residual", true), dft_table(dft_h, "dft_h"), dft_table(dft_w, "dft_w"),
                               map_gradient(grad, residual)};
+  args.residual.data = residual.mutable_data_ptr();
   for (const auto& [table, size] : {std::pair{args.dft_h, args.residual.height}, {args.dft_w, args.residual.width}}) {
     STD_TORCH_CHECK(table.length == size && table.frequencies == size / 2 + 1, "tables must be those of the residual");
   }

@@ -7,8 +7,8 @@ the low band has to say comes off both where they lie. Nothing else is of the si
 import torch
 import torch.nn.functional as F
 
-from .. import _backend, designs
-from ._library import LIBRARY, accumulation_dtype, outside_autocast, plane
+from .. import designs
+from ._library import accumulation_dtype, outside_autocast, plane
 
 __all__ = ["conv2d_alias_l1_backward"]
 
@@ -57,7 +57,3 @@ def conv2d_alias_l1_backward(
     else:
         dx, dweight = _spectral(*operands, tables_h, tables_w, stride, padding, dilation, groups)
     return dx.to(x.dtype), dweight.to(weight.dtype)
-
-
-if _backend.extension is not None:
-    LIBRARY.impl("conv2d_alias_l1_backward", conv2d_alias_l1_backward, "CPU")

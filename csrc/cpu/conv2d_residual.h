@@ -199,8 +199,8 @@ class ConvResidual {
         if constexpr (kGradient) {
           store_bins_adjoint(pairs, o_.w_.dft.rows(), f, g, directions(d, both, weight * load(sums)));
         } else {
-          Vec<C> length = magnitude<C>(d.plus.re, d.plus.im);
-          if (both) length += magnitude<C>(d.minus.re, d.minus.im);
+          Vec<C> length = magnitude(d.plus);
+          if (both) length += magnitude(d.minus);
           store(sums, load(sums) + weight * length);
         }
       }

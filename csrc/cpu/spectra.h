@@ -88,32 +88,35 @@ inline Vec<double> square_root(Vec<double> v) {
 #endif
 }
 
-// |re + i im|. Squares overflow or lose bits far from 1, where the lanes go through hypot instead.
-template <class C>
-inline Vec<C> magnitude(Vec<C> re, Vec<C> im) {
-  constexpr C kTiny = sizeof(C) == 4 ? C(1e-30) : C(1e-280), kHuge = sizeof(C) == 4 ? C(1e38) : C(1e300);
-  const Vec<C> square = re * re + im * im;
-  const auto small = (square < kTiny) & ((re != C(0)) | (im != C(0)));
-  if (any(small | ~(square < kHuge))) {
-    Vec<C> exact;
-    for (int i = 0; i < kLanes<C>; ++i) exact[i] = std::hypot(re[i], im[i]);
-    return exact;
-  }
-  return square_root(square);
-}
-
 template <class C>
 struct Bin {
   Vec<C> re, im;
 };
 
+// Whether the sum of squares overflows or loses bits in a lane, as it does far from 1: then hypot has to do it.
+template <class C>
+inline bool extreme(const Bin<C>& v, Vec<C> square) {
+  constexpr C kTiny = sizeof(C) == 4 ? C(1e-30) : C(1e-280), kHuge = sizeof(C) == 4 ? C(1e38) : C(1e300);
+  const auto small = (square < kTiny) & ((v.re != C(0)) | (v.im != C(0)));
+  return any(small | ~(square < kHuge));
+}
+
+template <class C>
+inline Vec<C> magnitude(const Bin<C>& v) {
+  const Vec<C> square = v.re * v.re + v.im * v.im;
+  if (extreme(v, square)) {
+    Vec<C> exact;
+    for (int i = 0; i < kLanes<C>; ++i) exact[i] = std::hypot(v.re[i], v.im[i]);
+    return exact;
+  }
+  return square_root(square);
+}
+
 // v / |v|, and 0 at 0.
 template <class C>
 inline Bin<C> direction(Bin<C> v) {
-  constexpr C kTiny = sizeof(C) == 4 ? C(1e-30) : C(1e-280), kHuge = sizeof(C) == 4 ? C(1e38) : C(1e300);
   const Vec<C> square = v.re * v.re + v.im * v.im;
-  const auto small = (square < kTiny) & ((v.re != C(0)) | (v.im != C(0)));
-  if (any(small | ~(square < kHuge))) {
+  if (extreme(v, square)) {
     for (int i = 0; i < kLanes<C>; ++i) {
       const C length = std::hypot(v.re[i], v.im[i]);
       v.re[i] = length == C(0) ? C(0) : v.re[i] / length;
@@ -177,8 +180,8 @@ inline Vec<C> l1_of_pairs(const C* pairs, const DftTable& h, const DftTable& w, 
   Vec<C> sum = {};
   each_bin(h, w, skip_f, skip_g, [&](int64_t f, int64_t g, double weight) {
     const BinPair<C> d = load_bins(pairs, pair_rows(w.frequencies), f, g);
-    Vec<C> length = magnitude<C>(d.plus.re, d.plus.im);
-    if (f > 0 && g > 0) length += magnitude<C>(d.minus.re, d.minus.im);
+    Vec<C> length = magnitude(d.plus);
+    if (f > 0 && g > 0) length += magnitude(d.minus);
     sum += C(weight) * length;
   });
   return sum;
