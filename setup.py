@@ -150,8 +150,10 @@ def plan(compiler: list[str], torch: Torch, objects: Path) -> list[Unit]:
     time, and the linker keeps the first: objects for lesser instruction sets must come first, or
     code of a greater one would run on a processor that does not have it.
     """
+    stable = ["-DTORCH_TARGET_VERSION=" + TARGET_TORCH, *system(*torch.include)]
     own_flags = {
-        "ops": ["-DTORCH_TARGET_VERSION=" + TARGET_TORCH, *system(*torch.include)],
+        "ops": stable,
+        "conv2d_ops": stable,
         "isa": [f"-DALIAS_OPS_HAVE_{isa.upper()}" for isa in ISA_FLAGS],
         "facts": [
             macro("ALIAS_OPS_BUILD_COMPILER", compiler_version(compiler)),

@@ -72,7 +72,23 @@ struct Conv2dAliasL1Args {
   Maps y;              // strided output; data is null for the pointwise path, which needs none
   int64_t outputs, groups;
   ConvAxis h, w;
-  void* out;  // [images][outputs], float or double
+  void* out;         // [images][outputs], float or double
+  const void* grad;  // likewise; for the gradient alone
+};
+
+// y is the gradient with respect to the strided output. dx and dweight are there already, for the strided
+// convolution; the low band's part is taken off both. In float or double, like x and weight.
+struct Conv2dLowGradientArgs {
+  Conv2dAliasL1Args layer;
+  Maps dx;
+  void* dweight;  // contiguous
+};
+
+// Maps that are written over by the gradient of their spectra's L1 norms, in float or double.
+struct ResidualL1GradientArgs {
+  Maps residual;
+  DftTable dft_h, dft_w;
+  const void* grad;  // [images][channels]
 };
 
 struct Kernels {
@@ -80,6 +96,9 @@ struct Kernels {
   void (*separable2d)(const Separable2dArgs&, const Runtime&);
   void (*alias_l1)(const AliasL1Args&, const Runtime&);
   void (*conv2d_alias_l1)(const Conv2dAliasL1Args&, const Runtime&);
+  void (*conv2d_alias_l1_output_gradient)(const Conv2dAliasL1Args&, const Runtime&);
+  void (*conv2d_alias_l1_low_gradient)(const Conv2dLowGradientArgs&, const Runtime&);
+  void (*residual_l1_gradient)(const ResidualL1GradientArgs&, const Runtime&);
 };
 
 // The table for this processor, or the one that ALIAS_OPS_ISA names; chosen once, at load time.

@@ -15,9 +15,16 @@ SETS = [] if _backend.extension is None else _backend.extension.isas()
 # One cross-section of tests per kernel and walk: values in all dtypes, ragged sizes, layouts, extremes.
 SELECTION = (
     "cpu and (test_flc_over_sizes or test_every_variant or factors_without_structure or fill_no_vector or test_layouts "
-    "or channels_last or test_sizes_and_strides or test_geometries or test_half_precision or proportional or nan)"
+    "or channels_last or test_sizes_and_strides or test_geometries or test_half_precision or proportional or nan "
+    "or test_gradients)"
 )
-FILES = ("test_separable2d.py", "test_alias_l1.py", "test_conv2d_alias_l1.py", "test_conv2d_alias_l1_promises.py")
+FILES = (
+    "test_separable2d.py",
+    "test_alias_l1.py",
+    "test_conv2d_alias_l1.py",
+    "test_conv2d_alias_l1_promises.py",
+    "test_conv2d_alias_l1_backward.py",
+)
 IN_USE = """
 from alias_ops import _backend
 print(_backend.extension.isa() if _backend.extension else _backend.availability()["cpu"])

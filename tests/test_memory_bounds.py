@@ -93,12 +93,34 @@ def call_conv2d_alias_l1(fence, size, dtype):
                 torch.ops.alias_ops.conv2d_alias_l1(fence(x), fence(weight), bias, fence(y), *geometry)
 
 
+def call_conv2d_alias_l1_backward(fence, size, dtype):
+    """The parts of it that are kernels here; what they write lies between fences, too."""
+    if dtype in (torch.bfloat16, torch.float16):
+        return  # the gradients are taken in float32
+    kernels = torch.ops.alias_ops
+    for kernel, padding in ((1, 1), (3, 1), (2, 2)):
+        tables = [[fence(t) for t in designs.conv_tables(n, kernel, 2, padding, 1)] for n in size]
+        shape = [designs.output_size(designs.correlation_size(n, kernel, padding, 1), 2) for n in size]
+        for channels, outputs, groups in CONVOLUTIONS:
+            weight = fence(torch.rand(outputs, channels // groups, kernel, kernel).to(dtype))
+            grad, dweight = fence(torch.rand(2, outputs).to(dtype)), fence(torch.zeros_like(weight))
+            for x, y in zip(
+                layouts(2, channels, *size, dtype=dtype), layouts(2, outputs, *shape, dtype=dtype), strict=True
+            ):
+                inputs, output, dx = fence(x), fence(y), fence(torch.zeros_like(x))
+                geometry = *tables, (2, 2), (padding, padding), (1, 1), groups
+                kernels._conv2d_alias_l1_output_gradient(grad, inputs, weight, output, *geometry)
+                kernels._conv2d_alias_l1_low_gradient(output, inputs, weight, dx, dweight, *geometry)
+                kernels._residual_l1_gradient(grad, output, *(axis[4] for axis in tables))
+
+
 def call_everything(op):
     """Runs in a process of its own."""
     calls = {
         "separable2d": call_separable2d,
         "alias_l1": call_alias_l1,
         "conv2d_alias_l1": call_conv2d_alias_l1,
+        "conv2d_alias_l1_backward": call_conv2d_alias_l1_backward,
     }
     for side in ("behind", "before"):
         for size in SIZES:
@@ -108,7 +130,7 @@ def call_everything(op):
     print("fine")
 
 
-@pytest.mark.parametrize("op", ["separable2d", "alias_l1", "conv2d_alias_l1"])
+@pytest.mark.parametrize("op", ["separable2d", "alias_l1", "conv2d_alias_l1", "conv2d_alias_l1_backward"])
 def test_kernels_read_nothing_beside_their_inputs(op):
     process = run_python(f"import test_memory_bounds; test_memory_bounds.call_everything({op!r})")
     lines = process.stdout.splitlines() or [process.stderr]

@@ -10,6 +10,7 @@ from . import _adjoints, _fft
 from ._library import LIBRARY, accumulation_dtype, forward_mode, outside_autocast, plane
 from ._spectra import dense, half_plane, l1_norm, subtract_low
 from ._spectral_conv2d import LowSpectrum, dense_axes, fft_axis
+from .conv2d_alias_l1_backward import conv2d_alias_l1_backward
 
 __all__ = ["conv2d_alias_l1", "torch_form"]
 
@@ -101,6 +102,8 @@ def _vmap(info, in_dims, x, weight, bias, output, *geometry):
 
 LIBRARY.impl("conv2d_alias_l1", torch_form, "CompositeExplicitAutograd")
 LIBRARY.impl("conv2d_alias_l1_backward", _adjoints.conv2d_alias_l1_backward, "CompositeExplicitAutograd")
+if _backend.extension is not None:
+    LIBRARY.impl("conv2d_alias_l1_backward", conv2d_alias_l1_backward, "CPU")
 torch.library.register_fake("alias_ops::conv2d_alias_l1", _fake, lib=LIBRARY)
 torch.library.register_fake("alias_ops::conv2d_alias_l1_backward", _fake_backward, lib=LIBRARY)
 torch.library.register_autograd("alias_ops::conv2d_alias_l1", _backward, setup_context=_setup_context, lib=LIBRARY)

@@ -114,10 +114,7 @@ class PointwiseConv2d {
         const int64_t vector = task / blocks * 2, vectors = std::min<int64_t>(2, lanes_.count() - vector);
         for (int64_t v = 0; v < vectors; ++v) {
           const LaneVector<C> lanes = lanes_.vector(vector + v);
-          const Maps rows{a_.weight, a_.x.dtype, 1, a_.outputs, 1, inputs, 0, inputs, inputs, 1};
-          const S* start = map_at<S>(rows, 0, lanes.output);
-          gather_group<S, C>(
-              rows, lanes.count, [&](int64_t i) { return start + i * inputs; }, weight.data() + v * inputs * kL);
+          gather_output_weight<S>(a_, lanes, weight.data() + v * inputs * kL);
         }
         for (int64_t image = from; image < to; ++image) {
           const C* x = residuals + image * pixels * channels_;

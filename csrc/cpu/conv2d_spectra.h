@@ -1,9 +1,10 @@
-// Identity 7's two inputs: low-band spectra of x with the lines the frame needs, and of the weight bin by bin.
+// Identity 7 in the frequency domain: its axes, and batch tiles by their low band with the lines the frame needs.
 #pragma once
 
 #include <algorithm>
 #include <vector>
 
+#include "parallel.h"
 #include "spectra.h"
 
 namespace alias_ops::ALIAS_OPS_ISA {
@@ -37,103 +38,135 @@ struct SpectralAxis {
   }
 };
 
-// A batch tile of x in the frequency domain: slot -> [image][re, im][channels], slots being the bins, the
-// spectra of single rows and columns, and single samples.
+// A batch tile in the frequency domain: slot -> [image][re, im][channels], slots being the kept bins, lines along the
+// width and along the height that stand for themselves, and where these cross.
 template <class C>
-struct InputSpectra {
-  const SpectralAxis<C>&h, &w;
+struct Spectra {
+  int64_t frequencies_h, frequencies_w, rows, columns;
   int64_t images, channels;  // channels padded to whole vectors
   std::vector<C> values;
 
-  InputSpectra(const SpectralAxis<C>& h_axis, const SpectralAxis<C>& w_axis, int64_t tile, int64_t channel_count)
-      : h(h_axis), w(w_axis), images(tile), channels((channel_count + kLanes<C> - 1) / kLanes<C> * kLanes<C>) {
-    values.resize(slots(h, w) * images * 2 * channels);
+  Spectra(const SpectralAxis<C>& h, const SpectralAxis<C>& w, int64_t row_count, int64_t column_count, int64_t tile,
+          int64_t channel_count)
+      : frequencies_h(h.frequencies),
+        frequencies_w(w.frequencies),
+        rows(row_count),
+        columns(column_count),
+        images(tile),
+        channels(padded(channel_count)) {
+    // A vector that starts at the last channel may be loaded whole.
+    values.resize(slots(h, w, rows, columns) * images * 2 * channels + kLanes<C>);
   }
-  static int64_t slots(const SpectralAxis<C>& h, const SpectralAxis<C>& w) {
-    const int64_t rows = h.samples.size(), columns = w.samples.size();
-    return (2 * h.frequencies - 1) * w.frequencies + rows * w.frequencies + columns * h.frequencies + rows * columns;
+  static int64_t padded(int64_t channel_count) { return (channel_count + kLanes<C> - 1) / kLanes<C> * kLanes<C>; }
+  static int64_t slots(const SpectralAxis<C>& h, const SpectralAxis<C>& w, int64_t rows, int64_t columns) {
+    return (2 * h.frequencies - 1 + rows) * w.frequencies + columns * (h.frequencies + rows);
+  }
+  static int64_t image_bytes(const SpectralAxis<C>& h, const SpectralAxis<C>& w, int64_t rows, int64_t columns,
+                             int64_t channel_count) {
+    return slots(h, w, rows, columns) * 2 * padded(channel_count) * int64_t(sizeof(C));
   }
   int64_t bin(int64_t f, int64_t g) const {  // f of either sign
-    return g * (2 * h.frequencies - 1) + (f >= 0 ? f : h.frequencies - 1 - f);
+    return g * (2 * frequencies_h - 1) + (f >= 0 ? f : frequencies_h - 1 - f);
   }
-  int64_t row(int64_t sample, int64_t g) const {
-    return (2 * h.frequencies - 1) * w.frequencies + sample * w.frequencies + g;
+  int64_t row(int64_t line, int64_t g) const {
+    return (2 * frequencies_h - 1) * frequencies_w + line * frequencies_w + g;
   }
-  int64_t column(int64_t sample, int64_t f) const { return row(h.samples.size(), 0) + sample * h.frequencies + f; }
-  int64_t corner(int64_t row_sample, int64_t column_sample) const {
-    return column(w.samples.size(), 0) + row_sample * w.samples.size() + column_sample;
+  int64_t column(int64_t line, int64_t f) const { return row(rows, 0) + line * frequencies_h + f; }
+  int64_t corner(int64_t row_line, int64_t column_line) const {
+    return column(columns, 0) + row_line * columns + column_line;
   }
   const C* at(int64_t slot, int64_t image) const { return values.data() + (slot * images + image) * 2 * channels; }
+  C* at(int64_t slot, int64_t image) { return values.data() + (slot * images + image) * 2 * channels; }
   void put(int64_t slot, int64_t image, int64_t channel, Vec<C> re, Vec<C> im) {
-    C* to = values.data() + (slot * images + image) * 2 * channels + channel;
+    C* to = at(slot, image) + channel;
     store(to, re);
     store(to + channels, im);
   }
-
-  // Fills the slots of `image` for the channels channel..channel+lanes from x [height][width][lanes].
-  // scratch: input_rows * width + input_rows * input_columns vectors.
-  void fill(int64_t image, int64_t channel, const C* x, int64_t row_step, int64_t column_step, C* scratch) {
-    constexpr int kL = kLanes<C>;
-    const Vec<C> zero = {};
-    C* pairs = scratch + h.input.rows() * w.input.inner() * kL;
-    transform(h.input, w.input, x, row_step, column_step, scratch, pairs);
-    const int64_t columns = w.input.rows();
-    for (int64_t f = 0; f < h.frequencies; ++f) {
-      const C* a = pairs + (f == 0 ? 0 : 2 * f - 1) * columns * kL;
-      const C* b = a + columns * kL;
-      for (int64_t g = 0; g < w.frequencies; ++g) {
-        const int64_t c = g == 0 ? 0 : (2 * g - 1) * kL, s = c + kL;
-        const Vec<C> ac = load(a + c), as = g == 0 ? zero : load(a + s);
-        const Vec<C> bc = f == 0 ? zero : load(b + c), bs = f == 0 || g == 0 ? zero : load(b + s);
-        put(bin(f, g), image, channel, ac - bs, as + bc);
-        if (f > 0) put(bin(-f, g), image, channel, ac + bs, as - bc);
-      }
-    }
-    for (size_t r = 0; r < h.samples.size(); ++r) {
-      const C* line = x + h.samples[r] * row_step;
-      multiply(w.input, Panel<C>{line, column_step, 0, scratch, kL, 0, 1});
-      put_line(w.frequencies, scratch, image, channel, [&](int64_t g) { return row(r, g); });
-      for (size_t c = 0; c < w.samples.size(); ++c) {
-        put(corner(r, c), image, channel, load(line + w.samples[c] * column_step), zero);
-      }
-    }
-    for (size_t c = 0; c < w.samples.size(); ++c) {
-      multiply(h.input, Panel<C>{x + w.samples[c] * column_step, row_step, 0, scratch, kL, 0, 1});
-      put_line(h.frequencies, scratch, image, channel, [&](int64_t f) { return column(c, f); });
-    }
+  Bin<C> get(int64_t slot, int64_t image, int64_t channel) const {
+    const C* from = at(slot, image) + channel;
+    return {load(from), load(from + channels)};
   }
-
- private:
-  template <class Slot>
-  void put_line(int64_t frequencies, const C* pairs, int64_t image, int64_t channel, Slot slot) {
-    constexpr int kL = kLanes<C>;
-    for (int64_t f = 0; f < frequencies; ++f) {
-      const C* pair = pairs + (f == 0 ? 0 : 2 * f - 1) * kL;
-      put(slot(f), image, channel, load(pair), f == 0 ? Vec<C>{} : load(pair + kL));
+  void put_bins(const C* pairs, int64_t pair_columns, int64_t image, int64_t channel) {
+    for (int64_t f = 0; f < frequencies_h; ++f) {
+      for (int64_t g = 0; g < frequencies_w; ++g) {
+        const BinPair<C> bins = load_bins(pairs, pair_columns, f, g);
+        put(bin(f, g), image, channel, bins.plus.re, bins.plus.im);
+        if (f > 0) put(bin(-f, g), image, channel, bins.minus.re, bins.minus.im);
+      }
     }
   }
 };
 
-// w[t] * phase(f, t) summed over the taps: vectors at w + t * step (re at 0, im at `imaginary`, < 0 for none).
-template <class C>
-inline void phase_sum(const SpectralAxis<C>& axis, int64_t f, const C* w, int64_t step, int64_t imaginary, C* out) {
+// Calls fill(image of the tile, channel, x [height][width][lanes], its steps, scratch of `scratch_size`) for every
+// vector of channels of a batch tile.
+template <class S, class C, class Fill>
+inline void each_group(const Maps& x, int64_t first, int64_t images, int64_t scratch_size, const Runtime& runtime,
+                       const Fill& fill) {
   constexpr int kL = kLanes<C>;
-  const int64_t at = (f < 0 ? -f : f) * axis.kernel;
-  const C sign = f < 0 ? C(-1) : C(1);
-  Vec<C> re = {}, im = {};
-  for (int64_t t = 0; t < axis.kernel; ++t) {
-    const C phase_re = axis.phase_re[at + t], phase_im = sign * axis.phase_im[at + t];
-    const Vec<C> value = load(w + t * step);
-    re += phase_re * value;
-    im += phase_im * value;
-    if (imaginary >= 0) {
-      const Vec<C> other = load(w + t * step + imaginary);
-      re -= phase_im * other;
-      im += phase_re * other;
+  const int64_t groups = (x.channels + kL - 1) / kL, pixels = x.height * x.width;
+  parallel(runtime, images * groups, 1, [&](int64_t begin, int64_t end) {
+    std::vector<C> scratch(pixels * kL + scratch_size);
+    C *group = scratch.data(), *rest = group + pixels * kL;
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t image = task / groups, channel = task % groups * kL;
+      const int64_t count = std::min<int64_t>(kL, x.channels - channel);
+      const S* from = map_at<S>(x, first + image, channel);
+      if (std::is_same_v<S, C> && x.channel_stride == 1 && count == kL) {
+        fill(image, channel, reinterpret_cast<const C*>(from), x.row_stride, x.column_stride, rest);
+      } else {
+        gather_group<S, C>(x, count, [&](int64_t i) { return from + i * x.channel_stride; }, group);
+        fill(image, channel, group, x.width * kL, kL, rest);
+      }
+    }
+  });
+}
+
+// x by its kept bins, and the rows and columns of it that the frame meets.
+template <class C>
+class InputSpectra : public Spectra<C> {
+  static constexpr int kL = kLanes<C>;
+
+ public:
+  InputSpectra(const SpectralAxis<C>& h, const SpectralAxis<C>& w, int64_t tile, int64_t channels)
+      : Spectra<C>(h, w, h.samples.size(), w.samples.size(), tile, channels), h_(h), w_(w) {}
+  static int64_t image_bytes(const SpectralAxis<C>& h, const SpectralAxis<C>& w, int64_t channels) {
+    return Spectra<C>::image_bytes(h, w, h.samples.size(), w.samples.size(), channels);
+  }
+
+  template <class S>
+  void fill(const Maps& x, int64_t first, int64_t count, const Runtime& runtime) {
+    const int64_t scratch = h_.input.rows() * (x.width + w_.input.rows()) * kL;
+    each_group<S, C>(x, first, count, scratch, runtime, [&](auto... group) { fill_group(group...); });
+  }
+
+ private:
+  void fill_group(int64_t image, int64_t channel, const C* x, int64_t row_step, int64_t column_step, C* scratch) {
+    C* pairs = scratch + h_.input.rows() * w_.input.inner() * kL;
+    transform(h_.input, w_.input, x, row_step, column_step, scratch, pairs);
+    this->put_bins(pairs, w_.input.rows(), image, channel);
+    for (size_t r = 0; r < h_.samples.size(); ++r) {
+      const C* line = x + h_.samples[r] * row_step;
+      multiply(w_.input, Panel<C>{line, column_step, 0, scratch, kL, 0, 1});
+      put_line(w_.frequencies, scratch, image, channel, [&](int64_t g) { return this->row(r, g); });
+      for (size_t c = 0; c < w_.samples.size(); ++c) {
+        this->put(this->corner(r, c), image, channel, load(line + w_.samples[c] * column_step), Vec<C>{});
+      }
+    }
+    for (size_t c = 0; c < w_.samples.size(); ++c) {
+      multiply(h_.input, Panel<C>{x + w_.samples[c] * column_step, row_step, 0, scratch, kL, 0, 1});
+      put_line(h_.frequencies, scratch, image, channel, [&](int64_t f) { return this->column(c, f); });
     }
   }
-  store(out, re);
-  store(out + kL, im);
-}
+
+  template <class Slot>
+  void put_line(int64_t frequencies, const C* pairs, int64_t image, int64_t channel, Slot slot) {
+    for (int64_t f = 0; f < frequencies; ++f) {
+      const C* pair = pairs + (f == 0 ? 0 : 2 * f - 1) * kL;
+      this->put(slot(f), image, channel, load(pair), f == 0 ? Vec<C>{} : load(pair + kL));
+    }
+  }
+
+  const SpectralAxis<C>&h_, &w_;
+};
 
 }  // namespace alias_ops::ALIAS_OPS_ISA

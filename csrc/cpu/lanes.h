@@ -88,4 +88,50 @@ inline void scatter_group(const C* group, int64_t pixels, int64_t count, First f
   }
 }
 
+// The same for maps of any strides, which are written over, or with kAdd added to. to: the first map.
+template <bool kAdd = false, class C>
+inline void scatter_maps(const C* group, const Maps& m, int64_t count, C* to) {
+  constexpr int kL = kLanes<C>;
+  const auto put = [](C* at, Vec<C> v, int64_t n) {
+    if constexpr (kAdd) v += load_first(at, n);
+    store_first(at, v, n);
+  };
+  if (m.channel_stride == 1) {
+    for (int64_t h = 0; h < m.height; ++h) {
+      for (int64_t w = 0; w < m.width; ++w) {
+        put(to + h * m.row_stride + w * m.column_stride, load(group), count);
+        group += kL;
+      }
+    }
+    return;
+  }
+  const bool flat = m.column_stride == 1 && (m.row_stride == m.width || m.height == 1);
+  const int64_t rows = flat ? 1 : m.height, columns = flat ? m.height * m.width : m.width;
+  for (int64_t h = 0; h < rows; ++h) {
+    for (int64_t w = 0; w < columns; w += kL) {
+      const int64_t n = columns - w < kL ? columns - w : kL;
+      const C* from = group + (h * columns + w) * kL;
+      C* at = to + h * m.row_stride + w * m.column_stride;
+      Vec<C> block[kL];
+      if (count == kL && n == kL && m.column_stride == 1) {
+        ALIAS_OPS_UNROLL for (int j = 0; j < kL; ++j) block[j] = load(from + j * kL);
+        transpose<C>(block);
+        ALIAS_OPS_UNROLL for (int i = 0; i < kL; ++i) put(at + i * m.channel_stride, block[i], kL);
+        continue;
+      }
+      for (int64_t j = 0; j < kL; ++j) block[j] = j < n ? load(from + j * kL) : Vec<C>{};
+      transpose<C>(block);
+      for (int64_t i = 0; i < count; ++i) {
+        C* line = at + i * m.channel_stride;
+        if (m.column_stride == 1) {
+          put(line, block[i], n);
+        } else {
+          for (int64_t j = 0; j < n; ++j)
+            line[j * m.column_stride] = (kAdd ? line[j * m.column_stride] : C(0)) + block[i][j];
+        }
+      }
+    }
+  }
+}
+
 }  // namespace alias_ops::ALIAS_OPS_ISA

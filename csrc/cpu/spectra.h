@@ -14,13 +14,23 @@ namespace alias_ops::ALIAS_OPS_ISA {
 
 inline int64_t pair_rows(int64_t frequencies) { return 2 * frequencies - 1; }
 
+inline double pair_element(const DftTable& table, int64_t row, int64_t k) {
+  const int64_t f = (row + 1) / 2, part = row == 0 || row % 2 == 1 ? 0 : 1;
+  return table.data[(part * table.frequencies + f) * table.length + k];
+}
+
 // Coefficients of one axis, packed for tiles: pair_rows x length.
 template <class C>
 inline PackedRows<C> pack_dft(const DftTable& table) {
-  return PackedRows<C>(pair_rows(table.frequencies), table.length, [&](int64_t row, int64_t k) {
-    const int64_t f = (row + 1) / 2, part = row == 0 || row % 2 == 1 ? 0 : 1;
-    return table.data[(part * table.frequencies + f) * table.length + k];
-  });
+  return PackedRows<C>(pair_rows(table.frequencies), table.length,
+                       [&](int64_t row, int64_t k) { return pair_element(table, row, k); });
+}
+
+// The way back from pairs to samples: length x pair_rows.
+template <class C>
+inline PackedRows<C> pack_dft_adjoint(const DftTable& table) {
+  return PackedRows<C>(table.length, pair_rows(table.frequencies),
+                       [&](int64_t k, int64_t row) { return pair_element(table, row, k); });
 }
 
 // Pairs [rows][columns][lanes] of maps [height][width][lanes] (steps in elements); `along` holds
@@ -78,50 +88,125 @@ inline Vec<double> square_root(Vec<double> v) {
 #endif
 }
 
-// |re + i im|. Squares overflow or lose bits far from 1, where the lanes go through hypot instead.
 template <class C>
-inline Vec<C> magnitude(Vec<C> re, Vec<C> im) {
+struct Bin {
+  Vec<C> re, im;
+};
+
+// Whether the sum of squares overflows or loses bits in a lane, as it does far from 1: then hypot has to do it.
+template <class C>
+inline bool extreme(const Bin<C>& v, Vec<C> square) {
   constexpr C kTiny = sizeof(C) == 4 ? C(1e-30) : C(1e-280), kHuge = sizeof(C) == 4 ? C(1e38) : C(1e300);
-  const Vec<C> square = re * re + im * im;
-  const auto small = (square < kTiny) & ((re != C(0)) | (im != C(0)));
-  if (any(small | ~(square < kHuge))) {
+  const auto small = (square < kTiny) & ((v.re != C(0)) | (v.im != C(0)));
+  return any(small | ~(square < kHuge));
+}
+
+template <class C>
+inline Vec<C> magnitude(const Bin<C>& v) {
+  const Vec<C> square = v.re * v.re + v.im * v.im;
+  if (extreme(v, square)) {
     Vec<C> exact;
-    for (int i = 0; i < kLanes<C>; ++i) exact[i] = std::hypot(re[i], im[i]);
+    for (int i = 0; i < kLanes<C>; ++i) exact[i] = std::hypot(v.re[i], v.im[i]);
     return exact;
   }
   return square_root(square);
 }
 
-// Sum of |D| over the full plane, from the pairs of its half plane; the bins with f < skip_f and
-// g < skip_g are left out.
+// v / |v|, and 0 at 0.
+template <class C>
+inline Bin<C> direction(Bin<C> v) {
+  const Vec<C> square = v.re * v.re + v.im * v.im;
+  if (extreme(v, square)) {
+    for (int i = 0; i < kLanes<C>; ++i) {
+      const C length = std::hypot(v.re[i], v.im[i]);
+      v.re[i] = length == C(0) ? C(0) : v.re[i] / length;
+      v.im[i] = length == C(0) ? C(0) : v.im[i] / length;
+    }
+    return v;
+  }
+  const Vec<C> inverse = square == C(0) ? Vec<C>{} : C(1) / square_root(square);
+  return {v.re * inverse, v.im * inverse};
+}
+
+// The bins (+f, g) and (-f, g); where f or g is 0 they are conjugates and only the first is used.
+template <class C>
+struct BinPair {
+  Bin<C> plus, minus;
+};
+
+// Where the cosine row and column of a frequency lie among `columns` columns of pairs.
+template <class C>
+inline int64_t pair_offset(int64_t columns, int64_t f, int64_t g) {
+  return ((f == 0 ? 0 : 2 * f - 1) * columns + (g == 0 ? 0 : 2 * g - 1)) * kLanes<C>;
+}
+
+template <class C>
+inline BinPair<C> load_bins(const C* pairs, int64_t columns, int64_t f, int64_t g) {
+  constexpr int kL = kLanes<C>;
+  const C *a = pairs + pair_offset<C>(columns, f, g), *b = a + columns * kL;
+  const Vec<C> zero = {};
+  const Vec<C> ac = load(a), as = g == 0 ? zero : load(a + kL);
+  const Vec<C> bc = f == 0 ? zero : load(b), bs = f == 0 || g == 0 ? zero : load(b + kL);
+  return {{ac - bs, as + bc}, {ac + bs, as - bc}};
+}
+
+// The adjoint: what gradients of the bins say about the pairs. Where there is only one bin, `minus` must be zero.
+template <class C>
+inline void store_bins_adjoint(C* pairs, int64_t columns, int64_t f, int64_t g, const BinPair<C>& d) {
+  constexpr int kL = kLanes<C>;
+  C *a = pairs + pair_offset<C>(columns, f, g), *b = a + columns * kL;
+  store(a, d.plus.re + d.minus.re);
+  if (g > 0) store(a + kL, d.plus.im + d.minus.im);
+  if (f > 0) store(b, d.plus.im - d.minus.im);
+  if (f > 0 && g > 0) store(b + kL, d.minus.re - d.plus.re);
+}
+
+// visit(f, g, weight) for the half plane of bins but those with f < skip_f and g < skip_g. The weight is how often
+// (+f, g) counts in the sum over the full plane, and likewise (-f, g) where it is another bin.
+template <class Visit>
+inline void each_bin(const DftTable& h, const DftTable& w, int64_t skip_f, int64_t skip_g, Visit visit) {
+  for (int64_t f = 0; f < h.frequencies; ++f) {
+    for (int64_t g = f < skip_f ? skip_g : 0; g < w.frequencies; ++g) {
+      const double weight = multiplicity(f, h.length) * multiplicity(g, w.length);
+      visit(f, g, f > 0 && g > 0 ? 0.5 * weight : weight);
+    }
+  }
+}
+
+// Sum of |D| over the full plane, from the pairs of its half plane, but for the bins to skip.
 template <class C>
 inline Vec<C> l1_of_pairs(const C* pairs, const DftTable& h, const DftTable& w, int64_t skip_f = 0,
                           int64_t skip_g = 0) {
-  const int64_t rows_f = h.frequencies, columns_g = w.frequencies, height = h.length, width = w.length;
-  constexpr int kL = kLanes<C>;
-  const int64_t columns = pair_rows(columns_g);
   Vec<C> sum = {};
-  for (int64_t f = 0; f < rows_f; ++f) {
-    const C* a = pairs + (f == 0 ? 0 : 2 * f - 1) * columns * kL;
-    const C* b = a + columns * kL;
-    for (int64_t g = f < skip_f ? skip_g : 0; g < columns_g; ++g) {
-      const int64_t c = g == 0 ? 0 : (2 * g - 1) * kL, s = c + kL;
-      const int weight = multiplicity(f, height) * multiplicity(g, width);
-      const Vec<C> zero = {};
-      const Vec<C> ac = load(a + c), as = g == 0 ? zero : load(a + s);
-      if (f == 0) {
-        sum += C(weight) * magnitude<C>(ac, as);
-        continue;
-      }
-      const Vec<C> bc = load(b + c), bs = g == 0 ? zero : load(b + s);
-      if (g == 0) {
-        sum += C(weight) * magnitude<C>(ac, bc);
-      } else {
-        sum += C(0.5 * weight) * (magnitude<C>(ac - bs, as + bc) + magnitude<C>(ac + bs, as - bc));
-      }
-    }
-  }
+  each_bin(h, w, skip_f, skip_g, [&](int64_t f, int64_t g, double weight) {
+    const BinPair<C> d = load_bins(pairs, pair_rows(w.frequencies), f, g);
+    Vec<C> length = magnitude(d.plus);
+    if (f > 0 && g > 0) length += magnitude(d.minus);
+    sum += C(weight) * length;
+  });
   return sum;
+}
+
+// d(sum of |D|) / d(bins) for the bins of one `weight` in the sum, times that map's incoming gradient.
+template <class C>
+inline BinPair<C> directions(const BinPair<C>& d, bool both, Vec<C> weight) {
+  BinPair<C> to{direction(d.plus), Bin<C>{}};
+  to.plus.re *= weight, to.plus.im *= weight;
+  if (!both) return to;
+  to.minus = direction(d.minus);
+  to.minus.re *= weight, to.minus.im *= weight;
+  return to;
+}
+
+// Turns pairs into the gradient of l1_of_pairs with respect to them, in place, but for the bins to skip.
+template <class C>
+inline void l1_of_pairs_adjoint(C* pairs, const DftTable& h, const DftTable& w, Vec<C> gradient, int64_t skip_f = 0,
+                                int64_t skip_g = 0) {
+  const int64_t columns = pair_rows(w.frequencies);
+  each_bin(h, w, skip_f, skip_g, [&](int64_t f, int64_t g, double weight) {
+    const BinPair<C> d = load_bins<C>(pairs, columns, f, g);
+    store_bins_adjoint(pairs, columns, f, g, directions(d, f > 0 && g > 0, C(weight) * gradient));
+  });
 }
 
 }  // namespace alias_ops::ALIAS_OPS_ISA

@@ -1,0 +1,186 @@
+// The CPU kernels of conv2d_alias_l1 and its gradients, registered through PyTorch's stable ABI.
+#include <array>
+#include <optional>
+
+#include "tensors.h"
+
+namespace alias_ops {
+namespace {
+
+ConvAxis conv_axis(const std::vector<Tensor>& t, int64_t size, int64_t kernel, int64_t stride, int64_t padding,
+                   int64_t dilation) {
+  STD_TORCH_CHECK(t.size() == 6, "conv2d_alias_l1 takes six tables an axis");
+  STD_TORCH_CHECK(stride > 0 && padding >= 0 && dilation > 0,
+                  "stride and dilation must be positive, padding not negative");
+  const int64_t stride_1 = size + 2 * padding - dilation * (kernel - 1);
+  STD_TORCH_CHECK(kernel > 0 && stride_1 > 0, "the kernel must fit in the padded input");
+  const int64_t outputs = outputs_of(stride_1, stride);
+  ConvAxis a{};
+  a.input = dft_table(t[0], "input rows");
+  a.dft = dft_table(t[4], "dft rows");
+  check_bands(a.dft, a.input, outputs, size);
+  for (const Tensor& table : t) STD_TORCH_CHECK(table.is_contiguous(), "tables must be contiguous");
+  for (int i : {1, 2, 5}) STD_TORCH_CHECK(t[i].scalar_type() == ScalarType::Double, "tables must be float64");
+  a.lines = t[3].dim() == 2 ? t[3].size(0) : -1;
+  STD_TORCH_CHECK(t[3].scalar_type() == ScalarType::Long && a.lines >= 0 && t[3].size(1) == kernel &&
+                      t[1].numel() == 2 * a.input.frequencies * kernel &&
+                      t[2].numel() == 2 * a.input.frequencies * a.lines &&
+                      (kernel > 1 || t[5].numel() == outputs * size),
+                  "tables must be those of alias_ops.designs for this geometry");
+  a.phase = static_cast<const double*>(t[1].const_data_ptr());
+  a.frame = static_cast<const double*>(t[2].const_data_ptr());
+  a.sources = static_cast<const int64_t*>(t[3].const_data_ptr());
+  a.low_pass = static_cast<const double*>(t[5].const_data_ptr());
+  for (int64_t i = 0; i < a.lines * kernel; ++i)
+    STD_TORCH_CHECK(a.sources[i] < size, "frame sources must lie in the input");
+  a.kernel = kernel, a.stride = stride, a.padding = padding;
+  return a;
+}
+
+Tensor strided_convolution(const Tensor& x, const Tensor& weight, const std::vector<int64_t>& stride,
+                           const std::vector<int64_t>& padding, const std::vector<int64_t>& dilation, int64_t groups) {
+  using torch::stable::detail::from;
+  std::array<StableIValue, 7> stack{
+      from(x), from(weight), from(std::optional<Tensor>()), from(stride), from(padding), from(dilation), from(groups)};
+  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::conv2d", "", stack.data(), TORCH_ABI_VERSION));
+  return torch::stable::detail::to<Tensor>(stack[0]);
+}
+
+void check_layer(const Tensor& x, const Tensor& weight, const std::vector<int64_t>& stride,
+                 const std::vector<int64_t>& padding, const std::vector<int64_t>& dilation, int64_t groups) {
+  STD_TORCH_CHECK(x.dim() == 4 && weight.dim() == 4,
+                  "x must be [B, Cin, H, W] and weight [Cout, Cin / groups, kH, kW]");
+  STD_TORCH_CHECK(stride.size() == 2 && padding.size() == 2 && dilation.size() == 2, "geometry must be pairs");
+  STD_TORCH_CHECK(groups > 0 && weight.size(0) % groups == 0 && weight.size(1) * groups == x.size(1),
+                  "weight must be [Cout, Cin / groups, kH, kW] with Cout a multiple of groups");
+  STD_TORCH_CHECK(weight.scalar_type() == x.scalar_type(), "weight must have the dtype of x");
+}
+
+// What x, weight and the geometry say; weight becomes contiguous. y, bias and results are the caller's to add.
+Conv2dAliasL1Args layer_of(Tensor& x, Tensor& weight, const std::vector<Tensor>& tables_h,
+                           const std::vector<Tensor>& tables_w, const std::vector<int64_t>& stride,
+                           const std::vector<int64_t>& padding, const std::vector<int64_t>& dilation, int64_t groups) {
+  Conv2dAliasL1Args args{};
+  args.x = maps_of(x, "x", true);
+  args.h = conv_axis(tables_h, args.x.height, weight.size(2), stride[0], padding[0], dilation[0]);
+  args.w = conv_axis(tables_w, args.x.width, weight.size(3), stride[1], padding[1], dilation[1]);
+  weight = torch::stable::contiguous(weight);
+  args.weight = weight.const_data_ptr();
+  args.outputs = weight.size(0), args.groups = groups;
+  return args;
+}
+
+Maps output_of(Tensor& y, const Conv2dAliasL1Args& args) {
+  const Maps maps = maps_of(y, "output", true);
+  STD_TORCH_CHECK(y.dim() == 4 && maps.images == args.x.images && maps.channels == args.outputs &&
+                      maps.height == args.h.dft.length && maps.width == args.w.dft.length,
+                  "output must be the layer's own strided output");
+  return maps;
+}
+
+Tensor conv2d_alias_l1(Tensor x, Tensor weight, std::optional<Tensor> bias, std::optional<Tensor> output,
+                       const std::vector<Tensor>& tables_h, const std::vector<Tensor>& tables_w,
+                       const std::vector<int64_t>& stride, const std::vector<int64_t>& padding,
+                       const std::vector<int64_t>& dilation, int64_t groups) {
+  check_layer(x, weight, stride, padding, dilation, groups);
+  const int64_t outputs = weight.size(0);
+  Tensor out = empty({x.size(0), outputs}, accumulation_dtype(x));
+  if (out.numel() == 0) return out;
+  Conv2dAliasL1Args args = layer_of(x, weight, tables_h, tables_w, stride, padding, dilation, groups);
+  if (weight.numel() == 0) return torch::stable::zero_(out);
+  args.out = out.mutable_data_ptr();
+  // A 1x1 layer without padding needs no output (identity 4); others compute it where it is not at hand.
+  const bool pointwise = args.h.kernel == 1 && args.w.kernel == 1 && padding[0] == 0 && padding[1] == 0;
+  Tensor y;
+  if (!pointwise) {
+    if (output.has_value()) {
+      y = *output;
+      STD_TORCH_CHECK(y.scalar_type() == x.scalar_type(), "output must have the dtype of x");
+    } else {
+      y = strided_convolution(x, weight, stride, padding, dilation, groups);
+    }
+    args.y = output_of(y, args);
+    if (bias.has_value() && output.has_value()) {
+      STD_TORCH_CHECK(bias->dim() == 1 && bias->size(0) == outputs, "bias must be [Cout]");
+      bias = torch::stable::contiguous(torch::stable::to(*bias, x.scalar_type()));
+      args.bias = bias->const_data_ptr();
+    }
+  }
+  kernels().conv2d_alias_l1(args, runtime());
+  return out;
+}
+
+// A tensor that a kernel writes as it lies: in x's dtype, which is float64 or float32 by then.
+void check_written(const Tensor& t, const Tensor& x, const char* name) {
+  STD_TORCH_CHECK(t.scalar_type() == x.scalar_type() &&
+                      (t.scalar_type() == ScalarType::Double || t.scalar_type() == ScalarType::Float),
+                  name, " must be float64 or float32, like x");
+  STD_TORCH_CHECK(t.dim() == 4, name, " must have four dimensions, got ", t.dim());
+}
+
+const void* map_gradient(Tensor& grad, const Tensor& maps) {
+  STD_TORCH_CHECK(grad.dim() == 2 && grad.size(0) == maps.size(0) && grad.size(1) == maps.size(1) &&
+                      grad.scalar_type() == maps.scalar_type(),
+                  "grad must have one value for every map, in the maps' dtype");
+  grad = torch::stable::contiguous(grad);
+  return grad.const_data_ptr();
+}
+
+// output, the layer's strided output, becomes the gradient with respect to it.
+void conv2d_alias_l1_output_gradient(Tensor grad, Tensor x, Tensor weight, Tensor output,
+                                     const std::vector<Tensor>& tables_h, const std::vector<Tensor>& tables_w,
+                                     const std::vector<int64_t>& stride, const std::vector<int64_t>& padding,
+                                     const std::vector<int64_t>& dilation, int64_t groups) {
+  check_layer(x, weight, stride, padding, dilation, groups);
+  check_written(output, x, "output");
+  if (x.numel() == 0 || weight.numel() == 0) return;
+  Conv2dAliasL1Args args = layer_of(x, weight, tables_h, tables_w, stride, padding, dilation, groups);
+  args.y = output_of(output, args);
+  args.y.data = output.mutable_data_ptr();
+  args.grad = map_gradient(grad, output);
+  kernels().conv2d_alias_l1_output_gradient(args, runtime());
+}
+
+// Takes what comes of the low band off dx and dweight, given the gradient with respect to the strided output.
+void conv2d_alias_l1_low_gradient(Tensor output_gradient, Tensor x, Tensor weight, Tensor dx, Tensor dweight,
+                                  const std::vector<Tensor>& tables_h, const std::vector<Tensor>& tables_w,
+                                  const std::vector<int64_t>& stride, const std::vector<int64_t>& padding,
+                                  const std::vector<int64_t>& dilation, int64_t groups) {
+  check_layer(x, weight, stride, padding, dilation, groups);
+  for (const Tensor* t : {&output_gradient, &dx, &dweight}) check_written(*t, x, "every gradient");
+  if (x.numel() == 0 || weight.numel() == 0) return;
+  Conv2dLowGradientArgs args{layer_of(x, weight, tables_h, tables_w, stride, padding, dilation, groups), {}, nullptr};
+  args.layer.y = output_of(output_gradient, args.layer);
+  args.dx = maps_of(dx, "dx", true);
+  args.dx.data = dx.mutable_data_ptr();
+  const auto same = [](const Tensor& a, const Tensor& b) {
+    return std::equal(a.sizes().begin(), a.sizes().end(), b.sizes().begin());
+  };
+  STD_TORCH_CHECK(same(dx, x) && same(dweight, weight) && dweight.is_contiguous(),
+                  "dx must have the shape of x, and dweight that of weight and be contiguous");
+  args.dweight = dweight.mutable_data_ptr();
+  kernels().conv2d_alias_l1_low_gradient(args, runtime());
+}
+
+// residual [B, C, N, M] becomes the gradient of the L1 norms of its maps' spectra.
+void residual_l1_gradient(Tensor grad, Tensor residual, const Tensor& dft_h, const Tensor& dft_w) {
+  check_written(residual, residual, "residual");
+  if (residual.numel() == 0) return;
+  ResidualL1GradientArgs args{maps_of(residual, "residual", true), dft_table(dft_h, "dft_h"), dft_table(dft_w, "dft_w"),
+                              map_gradient(grad, residual)};
+  args.residual.data = residual.mutable_data_ptr();
+  for (const auto& [table, size] : {std::pair{args.dft_h, args.residual.height}, {args.dft_w, args.residual.width}}) {
+    STD_TORCH_CHECK(table.length == size && table.frequencies == size / 2 + 1, "tables must be those of the residual");
+  }
+  kernels().residual_l1_gradient(args, runtime());
+}
+
+}  // namespace
+}  // namespace alias_ops
+
+STABLE_TORCH_LIBRARY_IMPL(alias_ops, CPU, m) {
+  m.impl("conv2d_alias_l1", TORCH_BOX(&alias_ops::conv2d_alias_l1));
+  m.impl("_conv2d_alias_l1_output_gradient", TORCH_BOX(&alias_ops::conv2d_alias_l1_output_gradient));
+  m.impl("_conv2d_alias_l1_low_gradient", TORCH_BOX(&alias_ops::conv2d_alias_l1_low_gradient));
+  m.impl("_residual_l1_gradient", TORCH_BOX(&alias_ops::residual_l1_gradient));
+}
