@@ -275,3 +275,19 @@ def test_the_output_given_is_not_written_over(backend):
     before = output.clone()
     gradients(aliasing(x, weight, output=output), (x, weight))
     assert torch.equal(output, before)
+
+
+@pytest.mark.filterwarnings("ignore:.*an autograd kernel was not registered:UserWarning")
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_a_graph_of_the_gradients_leads_to_second_derivatives(backend, kernel):
+    """Not promised, but where they come they are right: the kernels write in place and record nothing."""
+    x, weight = leaves_of(randn(2, 3, 8, 9), randn(4, 3, kernel, kernel, seed=1))
+
+    def second(function):
+        dx, dweight = torch.autograd.grad(function(x, weight).square().sum(), (x, weight), create_graph=True)
+        return torch.autograd.grad(dx.square().sum() + dweight.square().sum(), (x, weight))
+
+    geometry = {"stride": 2, "padding": kernel // 2}
+    expected = second(lambda *leaves: expected_aliasing(*leaves, **geometry))
+    for actual, wanted in zip(second(lambda *leaves: aliasing(*leaves, **geometry)), expected, strict=True):
+        assert_close(actual, wanted, DOUBLE)

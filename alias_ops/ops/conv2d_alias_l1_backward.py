@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from .. import designs
+from . import _adjoints
 from ._library import accumulation_dtype, outside_autocast, plane
 
 __all__ = ["conv2d_alias_l1_backward"]
@@ -44,10 +45,14 @@ def _pointwise(grad, x, weight, dft_h, dft_w, stride, groups) -> tuple[torch.Ten
 
 
 @outside_autocast
-@torch.no_grad()
 def conv2d_alias_l1_backward(
     grad, x, weight, tables_h, tables_w, stride, padding, dilation, groups
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    if torch.is_grad_enabled() and (grad.requires_grad or x.requires_grad or weight.requires_grad):
+        # create_graph: the kernels write in place and have no gradients of their own.
+        return _adjoints.conv2d_alias_l1_backward(
+            grad, x, weight, tables_h, tables_w, stride, padding, dilation, groups
+        )
     if grad.numel() == 0 or x.numel() == 0:
         return torch.zeros_like(x), torch.zeros_like(weight)
     wide = accumulation_dtype(x.dtype)
