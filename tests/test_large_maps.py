@@ -47,6 +47,7 @@ def fft(monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(_fft, "DENSE_LIMIT", 0)
             patch.setattr(_fft, "DENSE_MEASURE_LIMIT", 0)
+            patch.setattr(_fft, "DENSE_MAPS_LIMIT", 0)
             for name in ("fft", "rfft", "rfft2"):
                 patch.setattr(torch.fft, name, spied(getattr(torch.fft, name), calls))
             result = function(*args, **kwargs)
@@ -192,7 +193,7 @@ def test_gradcheck(fft):
 
 # ---- the limits themselves -------------------------------------------------------------------------------------------
 
-LIMITS = sorted({_fft.DENSE_LIMIT, _fft.DENSE_MEASURE_LIMIT})
+LIMITS = sorted({_fft.DENSE_LIMIT, _fft.DENSE_MEASURE_LIMIT, _fft.DENSE_MAPS_LIMIT})
 
 
 @pytest.mark.parametrize("size", [size for n in LIMITS for size in ((n, 2), (n + 1, 3), (2, n + 2), (1, 2 * n + 5))])

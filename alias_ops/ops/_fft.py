@@ -7,12 +7,13 @@ from .. import designs
 from ._library import accumulation_dtype, like_input, outside_autocast
 from ._spectra import l1_norm, subtract_low
 
-__all__ = ["DENSE_LIMIT", "DENSE_MEASURE_LIMIT", "alias_l1", "half_plane", "pool2d"]
+__all__ = ["DENSE_LIMIT", "DENSE_MAPS_LIMIT", "DENSE_MEASURE_LIMIT", "alias_l1", "half_plane", "pool2d"]
 
-# Longest side served by dense factors, for the poolings and for the measures; benchmarks/NOTES.md has
-# the crossovers.
+# Longest side served by dense factors, for the poolings, for the measure of a convolution and for that of maps;
+# benchmarks/NOTES.md has the crossovers.
 DENSE_LIMIT = 1024
 DENSE_MEASURE_LIMIT = 512
+DENSE_MAPS_LIMIT = 400
 
 
 def half_plane(maps: torch.Tensor) -> torch.Tensor:

@@ -68,7 +68,7 @@ def alias_l1(x: torch.Tensor, stride: tuple[int, int]) -> torch.Tensor:
     Gradients: first order with respect to x; |0| has gradient 0.
     """
     height, width = plane(x)
-    if max(height, width) > _fft.DENSE_MEASURE_LIMIT:
+    if max(height, width) > _fft.DENSE_MAPS_LIMIT:
         return _fft.alias_l1(x, stride)
     place = designs.factor_dtype(x), x.device
     tables = designs.alias_tables(height, stride[0], *place), designs.alias_tables(width, stride[1], *place)
