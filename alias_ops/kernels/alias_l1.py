@@ -53,7 +53,8 @@ def candidates(
         return _config(4, HB=h, WB=w, WO=o, BM=64, BN=min(n, 32), CB=1), _config(
             2, HB=min(h, 32), WB=w, WO=o, BM=32, BN=min(n, 32), CB=1
         )
-    return (_config(8, HB=min(h, 32) if exact else h, WB=w, WO=o, BM=64, BN=n, CB=1),)
+    rows_at_once = 64 if not exact else 32 if chip >= 90 else 16
+    return (_config(8, HB=min(h, rows_at_once), WB=w, WO=o, BM=64, BN=n, CB=1),)
 
 
 def alias_l1(
