@@ -20,6 +20,14 @@ from alias_ops import _backend  # noqa: E402
 torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items):
+    """Tests of the Triton kernels are tests of the GPU where there is one."""
+    if torch.cuda.is_available():
+        for item in items:
+            if "triton_backend" in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.gpu)
+
+
 @pytest.fixture(params=["reference", "cpu"])
 def backend(request):
     """Every test that asks for it runs once per implementation of the ops; yields the name."""

@@ -20,6 +20,10 @@ __all__ = ["AUTOTUNE", "Config", "capability", "capturing", "chosen", "cached_ch
 AUTOTUNE = "ALIAS_OPS_AUTOTUNE"
 
 
+# Per multiprocessor, for a launch to be worth timing.
+FEWEST_PROGRAMS = 16
+
+
 class Config(NamedTuple):
     """One way to run a kernel: its block sizes by name, warps of a program, stages of its loops."""
 
@@ -83,6 +87,12 @@ def _name_of(device: torch.device) -> str:
     return torch.xpu.get_device_name(device) if device.type == "xpu" else device.type
 
 
+def _multiprocessors(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).multi_processor_count
+    return torch.xpu.get_device_properties(device).gpu_subslice_count
+
+
 def _cache_file(name: str, candidates: Sequence[Config], device: str):
     """Triton's cache folder, under a key that changes with whatever could change the fastest candidate."""
     parts = (name, __version__, triton.__version__, device, *map(str, candidates))
@@ -133,7 +143,7 @@ def chosen(
     stored = _read(name, candidates, device)
     if text in stored:
         _choices[key] = stored[text]
-    elif capturing() or programs < 16 * torch.cuda.get_device_properties(x.device).multi_processor_count:
+    elif capturing() or programs < FEWEST_PROGRAMS * _multiprocessors(x.device):
         return candidates[0]
     else:
         times = [triton.testing.do_bench(lambda c=c: run(c), warmup=5, rep=20, return_mode="median") for c in candidates]
