@@ -1,4 +1,4 @@
-"""Every Triton kernel compiled to machine code for three chips: no register spilled, no more shared memory than there is.
+"""Every Triton kernel compiled to machine code for three chips: no register spilled, shared memory within limits.
 
 Sizes stand for their classes: one product of whole maps, one block of rows, several, split columns, several blocks of
 columns. bfloat16 stands for float16 too, whose code differs in two conversions. The default run takes the rule's
@@ -26,7 +26,8 @@ def call(size, dtype, adjoint, last, pool="flc"):
         left, right = designs.pooling_factors(pool, size, size, dtype=torch.float32)
         small, large = (3, 64, left.shape[1], right.shape[1]), (3, 64, size, size)
         form = torch.channels_last if last else torch.contiguous_format
-        x, y = (torch.empty(s, dtype=dtype, memory_format=form) for s in ((small, large) if adjoint else (large, small)))
+        shapes = (small, large) if adjoint else (large, small)
+        x, y = (torch.empty(s, dtype=dtype, memory_format=form) for s in shapes)
         launcher.separable2d(x, left, right, adjoint, out=y)
     return f"{size} {dtype} adjoint={adjoint} channels_last={last}", launch, TF32
 

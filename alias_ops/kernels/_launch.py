@@ -1,4 +1,4 @@
-"""How a kernel starts: on x's device and stream, with a configuration measured once per size class or chosen by rule."""
+"""How a kernel starts: on x's device and stream, configured by rule or as measured once for its size class."""
 
 import hashlib
 import json
@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +16,18 @@ from triton.runtime.cache import get_cache_manager
 
 from .._version import __version__
 
-__all__ = ["AUTOTUNE", "Config", "capability", "capturing", "chosen", "cached_choices", "next_power_of_two", "on_device_of", "tuning"]
+__all__ = [
+    "AUTOTUNE",
+    "Config",
+    "cached_choices",
+    "capability",
+    "capturing",
+    "chosen",
+    "next_power_of_two",
+    "on_device_of",
+    "stored_choices",
+    "tuning",
+]
 
 AUTOTUNE = "ALIAS_OPS_AUTOTUNE"
 
@@ -73,7 +85,7 @@ def capturing() -> bool:
 
 
 def tuning() -> str:
-    """ "" if configurations are measured, otherwise why the rule decides."""
+    """Why no configuration is measured and the rule decides, "" if they are."""
     if knobs.runtime.interpret:
         return "kernels are interpreted"
     if os.environ.get(AUTOTUNE, "1").lower() in ("0", "false", "off", "no"):
@@ -102,14 +114,17 @@ def _cache_file(name: str, candidates: Sequence[Config], device: str):
 def _read(name: str, candidates: Sequence[Config], device: str) -> dict[str, int]:
     manager, file = _cache_file(name, candidates, device)
     path = manager.get_file(file)
-    if path is None:
-        return {}
+    found = {} if path is None else stored_choices(Path(path))
+    return {key: place for key, place in found.items() if isinstance(place, int) and 0 <= place < len(candidates)}
+
+
+def stored_choices(path: Path) -> dict[str, int]:
+    """What a file of the cache says; nothing if it cannot be read."""
     try:
-        with open(path) as stored:
-            found = json.load(stored)
+        found = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
-    return {key: place for key, place in found.items() if isinstance(place, int) and 0 <= place < len(candidates)}
+    return found if isinstance(found, dict) else {}
 
 
 def chosen(
@@ -146,7 +161,9 @@ def chosen(
     elif capturing() or programs < FEWEST_PROGRAMS * _multiprocessors(x.device):
         return candidates[0]
     else:
-        times = [triton.testing.do_bench(lambda c=c: run(c), warmup=5, rep=20, return_mode="median") for c in candidates]
+        times = [
+            triton.testing.do_bench(lambda c=c: run(c), warmup=5, rep=20, return_mode="median") for c in candidates
+        ]
         _choices[key] = times.index(min(times))
         manager, file = _cache_file(name, candidates, device)
         manager.put(json.dumps({**stored, text: _choices[key]}), file, binary=False)

@@ -136,7 +136,11 @@ def _spectrum(
     height, width = x.shape[2:]
     outputs = -(-height // stride[0]), -(-width // stride[1])
     rows, columns = rows_of(height, stride[0]), rows_of(width, stride[1])
-    align, together, count = alignment(x, width), maps_together(x), products(x) if grad is None else _products_of_gradient(x)
+    align, together, count = (
+        alignment(x, width),
+        maps_together(x),
+        products(x) if grad is None else _products_of_gradient(x),
+    )
     size_class = padded(height), padded(width), padded(outputs[1]), padded(rows), padded(columns)
     options = candidates(*size_class, together, count == 3, capability(x.device))
     pitches = [p for table in (*t.left, *t.right) for p in (table.stride(2), table.stride(1))]

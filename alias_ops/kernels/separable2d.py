@@ -34,7 +34,15 @@ def _block(size: int, most: int) -> int:
 
 @lru_cache(1024)
 def candidates(
-    kind: str, height: int, width: int, out_height: int, out_width: int, terms: int, together: int, exact: bool, chip: int
+    kind: str,
+    height: int,
+    width: int,
+    out_height: int,
+    out_width: int,
+    terms: int,
+    together: int,
+    exact: bool,
+    chip: int,
 ) -> tuple[Config, ...]:
     """Configurations worth measuring for maps of a size class; the first is the rule's choice.
 
@@ -100,7 +108,7 @@ def separable2d(
     """
     if out.numel() == 0:
         return
-    rounding = torch.finfo(left.dtype).eps
+    rounding = min(torch.finfo(left.dtype).eps, torch.finfo(torch.float32).eps)
     splitting = x.dim() != 4 or maps_together(x) == 1
     prepared = remembered(plan, (left, right), adjoint, rounding, splitting, x.device)
     with on_device_of(x):
