@@ -69,9 +69,10 @@ def candidates(
         if w <= 64:
             first = _config(4, HB=h, WB=w, BM=64, BN=min(n, 32))
             return first, _config(8, HB=h, WB=w, BM=64, BN=min(n, 32))
+        tall = min(128, max(64, out_height))
         if chip < 90:
-            return (_config(8, HB=min(h, 32), WB=w, BM=128, BN=32),)
-        return (_config(8, HB=16 if exact else min(h, 32), WB=w, BM=128, BN=n),)
+            return (_config(8, HB=min(h, 32), WB=w, BM=tall, BN=min(n, 32)),)
+        return (_config(8, HB=16 if exact else min(h, 32), WB=w, BM=tall, BN=n),)
     n = min(n, 32 if terms == 2 or w > 64 else 64)
     if w <= 32 and m <= 16 and n <= 16:
         return _config(1, HB=16, WB=w, BM=m, BN=n, CB=1), _config(1, HB=min(h, 32), WB=w, BM=m, BN=n, CB=1)
