@@ -1,7 +1,16 @@
-"""Fixtures: the backends that can run here, each in turn; the number of threads."""
+"""Fixtures: the backends that can run here, each in turn; the number of threads.
+
+Without a GPU the Triton kernels are interpreted. Triton looks at the environment when it is imported, so it is said
+here, before anything imports it; tests that compile kernels do so in processes of their own.
+"""
+
+import os
 
 import pytest
 import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
 
 import alias_ops
 from alias_ops import _backend
@@ -9,6 +18,18 @@ from alias_ops import _backend
 # Maps here are tiny: a second thread costs more than it brings, ten times as much beside other busy processes.
 # Tests that are about threads ask for the fixture.
 torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(config, items):
+    """Tests of the Triton kernels are tests of the GPU where there is one; slow ones run if asked for by name."""
+    if "slow" not in config.option.markexpr:
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
+    if torch.cuda.is_available():
+        for item in items:
+            if "triton_backend" in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.gpu)
 
 
 @pytest.fixture(params=["reference", "cpu"])
@@ -19,6 +40,17 @@ def backend(request):
         pytest.skip(reason)
     with alias_ops.backend(request.param):
         yield request.param
+
+
+@pytest.fixture
+def triton_backend():
+    """The Triton kernels: on the GPU if there is one, else interpreted. Yields the device for tensors."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    reason = _backend.availability(device)["triton"]
+    if reason:
+        pytest.skip(reason)
+    with alias_ops.backend("triton"):
+        yield device
 
 
 @pytest.fixture
