@@ -4,11 +4,23 @@ import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from importlib.util import find_spec
 from types import ModuleType
 
 import torch
 
-__all__ = ["BACKENDS", "Unavailable", "availability", "backend", "extension", "resolve", "serving", "slow_path"]
+__all__ = [
+    "BACKENDS",
+    "INTERPRETED",
+    "Unavailable",
+    "availability",
+    "backend",
+    "extension",
+    "resolve",
+    "serving",
+    "slow_path",
+]
 
 BACKENDS = ("auto", "reference", "cpu", "triton", "cuda")
 ENVIRONMENT = "ALIAS_OPS_BACKEND"
@@ -32,6 +44,31 @@ extension, _why_no_extension = _load_extension()
 
 _forced = os.environ.get(ENVIRONMENT, "auto").lower()
 
+# Whether Triton interprets its kernels on the CPU. Triton looks when it is imported, so what holds is what the
+# environment said at the start.
+INTERPRETED = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
+
+OLDEST_CAPABILITY = (8, 0)
+
+
+@torch.compiler.assume_constant_result
+@cache
+def _why_no_triton(device_type: str) -> str:
+    """ "" where the Triton kernels run on ``device_type``, without importing it."""
+    if find_spec("triton") is None:
+        return "Triton is not installed (pip install 'alias-ops[triton]')"
+    if device_type == "cpu":
+        return "" if INTERPRETED else "it takes CPU tensors only if TRITON_INTERPRET=1 was set before the import"
+    if device_type == "cuda":
+        if not torch.cuda.is_available():
+            return "PyTorch sees no GPU"
+        if torch.version.hip is None and torch.cuda.get_device_capability() < OLDEST_CAPABILITY:
+            return "the GPU's compute capability is below 8.0"
+        return ""
+    if device_type == "xpu":
+        return "" if torch.xpu.is_available() else "PyTorch sees no GPU"
+    return f"it runs on GPUs, not on {device_type}"
+
 
 def _checked(name: str, source: str) -> str:
     if name not in BACKENDS:
@@ -54,7 +91,7 @@ def availability(device_type: str = "cpu") -> dict[str, str]:
     return {
         "reference": "",
         "cpu": cpu,
-        "triton": "this version has no Triton kernels",
+        "triton": _why_no_triton(device_type),
         "cuda": "this version has no CUDA C++ kernels",
     }
 
@@ -81,6 +118,13 @@ def serving(x: torch.Tensor) -> str:
     return resolve(x.device.type)
 
 
+def _accelerator() -> str:
+    """The type of this machine's GPUs, "cpu" where there are none."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "xpu" if torch.xpu.is_available() else "cpu"
+
+
 @contextmanager
 def backend(name: str) -> Iterator[None]:
     """Force an implementation inside a ``with`` block, for the whole process.
@@ -95,7 +139,7 @@ def backend(name: str) -> Iterator[None]:
     global _forced
     _checked(name, "backend")
     if name != "auto":
-        device_type = "cpu" if name in ("cpu", "reference") or not torch.cuda.is_available() else "cuda"
+        device_type = "cpu" if name in ("cpu", "reference") else _accelerator()
         reason = availability(device_type)[name]
         if reason:
             raise Unavailable(f"backend {name!r} cannot run here: {reason}")

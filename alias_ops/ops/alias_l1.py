@@ -3,7 +3,7 @@
 import torch
 
 from .. import _backend, designs
-from . import _adjoints, _fft
+from . import _adjoints, _fft, _triton
 from ._library import LIBRARY, accumulation_dtype, forward_mode, outside_autocast, plane
 from ._spectra import half_plane, l1_norm, subtract_low
 
@@ -44,6 +44,8 @@ def _vmap(info, in_dims, x, tables_h, tables_w, stride):
 
 LIBRARY.impl("alias_l1", torch_form, "CompositeExplicitAutograd")
 LIBRARY.impl("alias_l1_backward", _adjoints.alias_l1_backward, "CompositeExplicitAutograd")
+_triton.register("alias_l1", torch_form, "alias_l1")
+_triton.register("alias_l1_backward", _adjoints.alias_l1_backward, "alias_l1", position=1)
 torch.library.register_fake("alias_ops::alias_l1", _fake, lib=LIBRARY)
 torch.library.register_fake("alias_ops::alias_l1_backward", lambda grad, x, *tables: torch.empty_like(x), lib=LIBRARY)
 torch.library.register_autograd("alias_ops::alias_l1", _backward, setup_context=_setup_context, lib=LIBRARY)

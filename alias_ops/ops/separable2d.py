@@ -5,6 +5,7 @@ from torch.compiler import is_compiling
 
 from .. import _backend
 from .._checks import check_factors
+from . import _triton
 from ._library import LIBRARY, accumulation_dtype, channels_last, forward_mode, like_input, outside_autocast
 
 __all__ = ["separable2d", "torch_form"]
@@ -65,6 +66,8 @@ def _either(form):
 
 LIBRARY.impl("separable2d", torch_form, "CompositeExplicitAutograd")
 LIBRARY.impl("_separable2d", _either(torch_form), "CompositeExplicitAutograd")
+_triton.register("separable2d", torch_form, "separable2d")
+_triton.register("_separable2d", _either(torch_form), "separable2d")
 torch.library.register_fake("alias_ops::separable2d", _fake, lib=LIBRARY)
 torch.library.register_fake("alias_ops::_separable2d", _either(_fake), lib=LIBRARY)
 torch.library.register_autograd("alias_ops::separable2d", _backward, setup_context=_setup_context, lib=LIBRARY)

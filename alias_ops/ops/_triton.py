@@ -1,0 +1,58 @@
+"""Where the Triton kernels meet the dispatcher: one op stays in every graph, whoever serves it."""
+
+import warnings
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import torch
+
+from .. import _backend
+from ._library import LIBRARY
+
+__all__ = ["register"]
+
+# Devices that Triton drives; AMD's are "CUDA" too.
+KEYS = ("CUDA", "XPU")
+
+
+def register(op: str, form: Callable[..., Any], module: str, position: int = 0) -> None:
+    """Serve ``alias_ops::op`` with its Triton kernel wherever the backend of a call is "triton".
+
+    Args:
+        op: name of the op, and of the function in ``module``, without a leading underscore.
+        form: its PyTorch form, for every other backend. float64 takes it too: matrix units do float64 at a
+            rate at which the form is as good.
+        module: of ``alias_ops.kernels``; imported at the first call, for Triton may be missing.
+        position: of the tensor whose device and dtype decide.
+    """
+
+    def chosen(x: torch.Tensor) -> Callable[..., Any] | None:
+        if _backend.serving(x) != "triton":
+            return None
+        return form if x.dtype is torch.float64 else kernel()
+
+    def kernel() -> Callable[..., Any]:
+        return getattr(import_module(f"alias_ops.kernels.{module}"), op.lstrip("_"))
+
+    def on_gpu(*args):
+        return (chosen(args[position]) or form)(*args)
+
+    for key in KEYS:
+        LIBRARY.impl(op, on_gpu, key)
+    if not _backend.INTERPRETED:
+        return
+    # The interpreter takes CPU tensors: there the extension's kernel steps back for calls that ask for Triton.
+    name = f"alias_ops::{op}"
+    compiled = torch._C._dispatch_has_kernel_for_dispatch_key(name, "CPU")
+    extension = torch.library.get_kernel(name, "CPU") if compiled else None
+
+    def on_cpu(keys, *args):
+        serve = chosen(args[position])
+        if serve is not None:
+            return serve(*args)
+        return form(*args) if extension is None else extension.call_boxed(keys, *args)
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Warning only once for all operators")  # that a kernel is overridden
+        LIBRARY.impl(op, on_cpu, "CPU", with_keyset=True)
