@@ -135,7 +135,7 @@ def line_products(
     f = (slot - beyond) % frequencies
     own_taps = tl.where(is_row, kernel_h, kernel_w)
     length = tl.where(is_row, kernel_w, kernel_h) * inputs
-    panels = weight + tl.where(is_row, 0, kernel_h * kernel_w).to(tl.int64) * inputs * outputs
+    panels = weight + tl.cast(tl.where(is_row, 0, kernel_h * kernel_w), tl.int64) * inputs * outputs
 
     re = tl.zeros((I, O), tl.float32)
     im = tl.zeros((I, O), tl.float32)
@@ -143,7 +143,7 @@ def line_products(
         source = tl.load(sources + line * taps + tap)
         if source >= 0:
             lines = x + (source + f).to(tl.int64) * images * 2 * taps * channels
-            panel = panels + tap.to(tl.int64) * length * outputs
+            panel = panels + tl.cast(tap, tl.int64) * length * outputs
             for start in range(0, length, K):
                 k = start + tl.arange(0, K)
                 if GROUPED:
@@ -161,7 +161,7 @@ def line_products(
                 )
                 re = product(x_re, w, re, PRECISION, INTERPRETED)
                 im = product(x_im, w, im, PRECISION, INTERPRETED)
-    at = out + (slot.to(tl.int64) * images + i)[:, None] * 2 * outputs + o[None, :]
+    at = out + (tl.cast(slot, tl.int64) * images + i)[:, None] * 2 * outputs + o[None, :]
     known = (i < images)[:, None] & (within < group_outputs)[None, :]
     kind = out.dtype.element_ty
     tl.store(at, re.to(kind), mask=known)
@@ -251,7 +251,7 @@ def output_bins(
         partial + (block.to(tl.int64) * images + image) * outputs + channel_of, total, mask=channel_of < outputs
     )
 
-    step = images.to(tl.int64) * 2 * outputs
+    step = tl.cast(images, tl.int64) * 2 * outputs
     at = lines + image * 2 * outputs + c[:, None]
     for line in range(0, lines_h):
         cell = line * kept_h + f_of

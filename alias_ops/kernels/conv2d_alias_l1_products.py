@@ -27,12 +27,12 @@ def weight_bins(
     TAPS: tl.constexpr,
 ):
     """Spectrum of the weight: out [bin][input][output][re, im], phases [2][bins][taps]."""
-    blocks = tl.cdiv(inputs.to(tl.int64) * outputs, CELLS)
+    blocks = tl.cdiv(tl.cast(inputs, tl.int64) * outputs, CELLS)
     pid = tl.program_id(0).to(tl.int64)
     b = pid // blocks * BINS + tl.arange(0, BINS)
     cell = pid % blocks * CELLS + tl.arange(0, CELLS)
     base = weight + cell % outputs * output_stride + cell // outputs * input_stride
-    real = cell < inputs.to(tl.int64) * outputs
+    real = cell < tl.cast(inputs, tl.int64) * outputs
     re = tl.zeros((BINS, CELLS), tl.float32)
     im = tl.zeros((BINS, CELLS), tl.float32)
     for start in range(0, taps, TAPS):
@@ -42,7 +42,7 @@ def weight_bins(
         place = b[:, None] * taps + tap[None, :]
         known = (b < bins)[:, None] & (tap < taps)[None, :]
         cosine = tl.load(phases + place, mask=known, other=0.0)
-        sine = tl.load(phases + bins.to(tl.int64) * taps + place, mask=known, other=0.0)
+        sine = tl.load(phases + tl.cast(bins, tl.int64) * taps + place, mask=known, other=0.0)
         re = tl.dot(cosine, w, re, input_precision="tf32x3")
         im = tl.dot(sine, w, im, input_precision="tf32x3")
     pair = tl.join(re, im).to(out.dtype.element_ty)
@@ -93,9 +93,9 @@ def measure_bins(
     o = first + tl.arange(0, O)
     pairs = first * W + tl.arange(0, O * W)  # columns of the weight: an output channel's re beside its im
 
-    x_step = images.to(tl.int64) * 2 * channels
-    y_step = images.to(tl.int64) * 2 * outputs
-    w_step = inputs.to(tl.int64) * outputs * 2
+    x_step = tl.cast(images, tl.int64) * 2 * channels
+    y_step = tl.cast(images, tl.int64) * 2 * outputs
+    w_step = tl.cast(inputs, tl.int64) * outputs * 2
     x_row = x + i.to(tl.int64)[:, None] * 2 * channels + group * inputs
     y_cell = y + i.to(tl.int64)[:, None] * 2 * outputs + o[None, :]
     real_i, real_o, real_p = (i < images)[:, None], (o < last)[None, :], (pairs < last * W)[None, :]
@@ -129,7 +129,7 @@ def measure_bins(
                 x_re = tl.load(x_bin + start + k[None, :], mask=known, other=0.0)
                 x_im = tl.load(x_bin + channels + start + k[None, :], mask=known, other=0.0)
                 w = tl.load(
-                    w_bin + start.to(tl.int64) * outputs * W, mask=(start + k < inputs)[:, None] & real_p, other=0.0
+                    w_bin + tl.cast(start, tl.int64) * outputs * W, mask=(start + k < inputs)[:, None] & real_p, other=0.0
                 )
                 real = product(x_re, w, real, PRECISION, INTERPRETED)
                 imaginary = product(x_im, w, imaginary, PRECISION, INTERPRETED)
@@ -143,4 +143,4 @@ def measure_bins(
                 re_im + im_re
             )
         total += tl.load(weights + b) * tl.sqrt(d_re * d_re + d_im * d_im)
-    tl.store(partial + (part.to(tl.int64) * images + i)[:, None] * outputs + o[None, :], total, mask=real_i & real_o)
+    tl.store(partial + (tl.cast(part, tl.int64) * images + i)[:, None] * outputs + o[None, :], total, mask=real_i & real_o)

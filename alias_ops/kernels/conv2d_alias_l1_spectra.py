@@ -135,7 +135,7 @@ def tile_of(pid, channels, frequencies_h, frequencies_w, C: tl.constexpr, F: tl.
 def store_bins(out, image, images, channels, c, f, g, N, M, known, plus_re, plus_im, minus_re, minus_im):
     """(f, g) and (-f, g) into out [bin][image][re, im][channel]."""
     plus, minus, other = bin_places(f[:, None], g[None, :], N, M)
-    step = images.to(tl.int64) * 2 * channels
+    step = tl.cast(images, tl.int64) * 2 * channels
     at = out + image * 2 * channels + c[:, None]
     kind = out.dtype.element_ty
     tl.store(at + plus.to(tl.int64) * step, plus_re.to(kind), mask=known)

@@ -8,7 +8,7 @@ import torch
 from .. import designs
 from ..designs._cache import cached
 
-__all__ = ["Geometry", "Tables", "bin_count", "bin_weights", "tables"]
+__all__ = ["Geometry", "Tables", "bin_count", "bin_weights", "kronecker", "tables"]
 
 # (size, kernel, stride, padding, dilation) along an axis, as the functions of ``designs`` take it.
 Axis = tuple[int, int, int, int, int]
@@ -34,6 +34,8 @@ class Tables:
     frame_w: torch.Tensor
     samples: torch.Tensor  # int32 [edges]: the rows, then the columns
     sources: torch.Tensor  # int32 [lines, max kernel]: first slot of the edge that a tap meets, or -1
+    smooth_h: torch.Tensor  # [kernel, N, H]: P of identity 4
+    smooth_w: torch.Tensor
     phases: torch.Tensor  # [2, bins, taps]: of the weight at the kept bins
     kept_weights: torch.Tensor  # [bins]: how often each counts
     all_weights: torch.Tensor  # the same of the whole half plane of N x M
@@ -109,7 +111,33 @@ def tables(geometry: Geometry, device: torch.device) -> Tables:
         place(frames[1]),
         place([*edges[0], *edges[1]], torch.int32),
         place(slots, torch.int32),
+        place(designs.tap_factors(*geometry[0])[1]),
+        place(designs.tap_factors(*geometry[1])[1]),
         place(_weight_phases(geometry, (kept[0], kept[1]))),
         place(bin_weights(2 * kept[0] - 1, 2 * kept[1] - 1)),
         place(bin_weights(*outputs)),
     )
+
+
+@cached
+def kronecker(
+    N: int, M: int, NP: int, MP: int, block: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """DFT of a whole N x M map at once, for maps that lie in a grid of NP x MP.
+
+    Returns:
+        [2, NP * MP, bins], real and imaginary part, and weights [bins]; float32, bins a multiple of ``block``
+        with zeros behind the real ones.
+    """
+    f, g = _bins(N, M)
+    count = -(-len(f) // block) * block
+    dft = [(table := designs.dft_rows(size).numpy())[0] + 1j * table[1] for size in (N, M)]
+    along_h = np.where(f[:, None] < 0, dft[0][np.abs(f)].conj(), dft[0][np.abs(f)])
+    grid = np.zeros((2, NP, MP, count))
+    product = along_h.T[:, None, :] * dft[1][g].T[None, :, :]
+    grid[:, :N, :M, : len(f)] = product.real, product.imag
+    weights = np.zeros(count)
+    weights[: len(f)] = bin_weights(N, M)
+    return tuple(
+        torch.from_numpy(t).to(device, torch.float32).contiguous() for t in (grid.reshape(2, NP * MP, count), weights)
+    )  # type: ignore[return-value]

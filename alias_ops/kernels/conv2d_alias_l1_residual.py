@@ -1,0 +1,151 @@
+"""Identity 4 in one pass, for small maps: the residual of a layer on the strided grid, its DFT, moduli and their sum.
+
+Nothing but one number per map is written: ``r = sum_taps w_tap (S_dy x S_dx^T - P_dy x P_dx^T)`` stays on chip.
+"""
+
+import triton
+import triton.language as tl
+
+from .conv2d_alias_l1_spectra import product, table_product
+
+__all__ = ["residual_measure"]
+
+
+@triton.jit
+def residual_measure(
+    x,
+    weight,
+    low_h,
+    low_w,
+    dft,
+    weights,
+    out,
+    image_stride,
+    channel_stride,
+    row_stride,
+    column_stride,
+    images,
+    outputs,
+    inputs,
+    group_outputs,
+    height,
+    width,
+    kernel_h,
+    kernel_w,
+    step_h,
+    step_w,
+    padding_h,
+    padding_w,
+    dilation_h,
+    dilation_w,
+    N,
+    M,
+    bins,
+    NP: tl.constexpr,
+    MP: tl.constexpr,
+    I: tl.constexpr,
+    C: tl.constexpr,
+    O: tl.constexpr,
+    HEIGHT: tl.constexpr,
+    WIDTH: tl.constexpr,
+    BINS: tl.constexpr,
+    PRECISION: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+):
+    """out [image][output channel], float32.
+
+    weight [kernel_h][kernel_w][input][output] of one type with the products: x's, or float32. low_h [kernel_h][N]
+    [height] and low_w alike: P of every tap. dft [2][NP * MP][bins], bins a multiple of BINS: the DFT of a
+    whole map of N x M in a grid of NP x MP. WIDTH covers a row of x, NP x MP powers of two.
+    """
+    tiles_o = tl.cdiv(group_outputs, O)
+    pid = tl.program_id(0)
+    tile = pid % (outputs // group_outputs * tiles_o)
+    image = pid // (outputs // group_outputs * tiles_o) * I
+    group = tile // tiles_o
+    within = tile % tiles_o * O + tl.arange(0, O)
+    o = group * group_outputs + within
+
+    n_of = tl.arange(0, NP)
+    m_of = tl.arange(0, MP)
+    h_of = tl.arange(0, HEIGHT)
+    w_of = tl.arange(0, WIDTH)
+    # Maps as they enter the first product: [h, (image, channel, w)].
+    across = tl.arange(0, I * C * WIDTH)
+    w, c_across, i = across % WIDTH, across // WIDTH % C, image + across // (C * WIDTH)
+    across_at = i.to(tl.int64) * image_stride + w.to(tl.int64) * column_stride
+    across_in = (w < width) & (i < images)
+    # The strided grid: [(n, image, m), channel].
+    grid = tl.arange(0, NP * I * MP)
+    n, m, grid_i = grid // (I * MP), grid % MP, image + grid // MP % I
+    grid_in = (n < N) & (m < M) & (grid_i < images)
+    c_grid = tl.arange(0, C)
+
+    residual = tl.zeros((NP * I * MP, O), tl.float32)
+    for first in range(0, inputs, C):
+        channel = group * inputs + first
+        maps_at = x + across_at + (channel + c_across).to(tl.int64) * channel_stride
+        maps_in = across_in & (first + c_across < inputs)
+        grid_c = (first + c_grid < inputs)[None, :]
+        for tap_h in range(0, kernel_h):
+            low = tl.zeros((NP, I * C * WIDTH), tl.float32)
+            for start in range(0, height, HEIGHT):
+                h = start + h_of
+                maps = tl.load(
+                    maps_at[None, :] + h.to(tl.int64)[:, None] * row_stride,
+                    mask=(h < height)[:, None] & maps_in[None, :],
+                    other=0.0,
+                )
+                table = tl.load(
+                    low_h + (tap_h * N + n_of)[:, None] * height + h[None, :],
+                    mask=(n_of < N)[:, None] & (h < height)[None, :],
+                    other=0.0,
+                )
+                low = table_product(table, maps, low, PRECISION, INTERPRETED)
+            rows = tl.reshape(low, (NP * I * C, WIDTH))
+            h_grid = n * step_h + tap_h * dilation_h - padding_h
+            for tap_w in range(0, kernel_w):
+                table = tl.load(
+                    low_w + (tap_w * M + m_of)[None, :] * width + w_of[:, None],
+                    mask=(m_of < M)[None, :] & (w_of < width)[:, None],
+                    other=0.0,
+                )
+                smooth = tl.zeros((NP * I * C, MP), tl.float32)
+                smooth = product(rows, table, smooth, PRECISION, INTERPRETED)
+                smooth = tl.permute(tl.reshape(smooth, (NP, I, C, MP)), (0, 1, 3, 2))
+                w_grid = m * step_w + tap_w * dilation_w - padding_w
+                inside = grid_in & (h_grid >= 0) & (h_grid < height) & (w_grid >= 0) & (w_grid < width)
+                at = grid_i.to(tl.int64) * image_stride + h_grid * tl.cast(row_stride, tl.int64)
+                at += w_grid * tl.cast(column_stride, tl.int64)
+                sharp = tl.load(
+                    x + at[:, None] + (channel + c_grid).to(tl.int64)[None, :] * channel_stride,
+                    mask=inside[:, None] & grid_c,
+                    other=0.0,
+                )
+                taps = tl.load(
+                    weight
+                    + (tl.cast(tap_h * kernel_w + tap_w, tl.int64) * inputs + first + c_grid)[:, None] * outputs
+                    + o[None, :],
+                    mask=(first + c_grid < inputs)[:, None] & (within < group_outputs)[None, :],
+                    other=0.0,
+                )
+                difference = sharp.to(tl.float32) - tl.reshape(smooth, (NP * I * MP, C))
+                residual = product(difference.to(taps.dtype), taps, residual, PRECISION, INTERPRETED)
+
+    maps = tl.reshape(tl.permute(tl.reshape(residual, (NP, I, MP, O)), (1, 3, 0, 2)), (I * O, NP * MP))
+    place = tl.arange(0, NP * MP)[:, None] * bins
+    total = tl.zeros((I * O,), tl.float32)
+    for start in range(0, bins, BINS):
+        b = start + tl.arange(0, BINS)
+        re = tl.zeros((I * O, BINS), tl.float32)
+        im = tl.zeros((I * O, BINS), tl.float32)
+        re = product(maps, tl.load(dft + place + b[None, :]), re, PRECISION, INTERPRETED)
+        im = product(maps, tl.load(dft + NP * MP * bins + place + b[None, :]), im, PRECISION, INTERPRETED)
+        total += tl.sum(tl.sqrt(re * re + im * im) * tl.load(weights + b)[None, :], 1)
+    row = tl.arange(0, I * O)
+    i, within = image + row // O, tile % tiles_o * O + row % O
+    tl.store(
+        out + i.to(tl.int64) * outputs + group * group_outputs + within,
+        total,
+        mask=(i < images) & (within < group_outputs),
+    )
