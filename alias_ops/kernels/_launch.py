@@ -30,6 +30,11 @@ class Config(NamedTuple):
         return {**dict(self.blocks), "num_warps": self.warps, "num_stages": self.stages}
 
 
+if knobs.runtime.interpret:
+    from ._interpreter import mend
+
+    mend()
+
 # What was measured in this process or read from the cache: (kernel, size class, device) -> place in the candidates.
 _choices: dict[tuple, int] = {}
 

@@ -16,24 +16,30 @@ __all__ = ["register"]
 KEYS = ("CUDA", "XPU")
 
 
-def register(op: str, form: Callable[..., Any], module: str, position: int = 0) -> None:
+def register(
+    op: str, form: Callable[..., Any], fake: Callable[..., Any], module: str, position: int = 0
+) -> None:
     """Serve ``alias_ops::op`` with its Triton kernel wherever the backend of a call is "triton".
 
     Args:
-        op: name of the op, and of the function in ``module``, without a leading underscore.
-        form: its PyTorch form, for every other backend. float64 takes it too: matrix units do float64 at a
-            rate at which the form is as good.
+        op: name of the op, and of the function in ``module``, without a leading underscore. It takes the op's
+            arguments, and ``out`` to write the result to.
+        form: the op's PyTorch form, for every other backend. float64 takes it too: products in float64 leave no
+            time to save on memory.
+        fake: the op's fake implementation; given real tensors it makes ``out``, so that the two cannot differ.
         module: of ``alias_ops.kernels``; imported at the first call, for Triton may be missing.
         position: of the tensor whose device and dtype decide.
     """
 
+    def kernel(*args):
+        out = fake(*args)
+        getattr(import_module(f"alias_ops.kernels.{module}"), op.lstrip("_"))(*args, out=out)
+        return out
+
     def chosen(x: torch.Tensor) -> Callable[..., Any] | None:
         if _backend.serving(x) != "triton":
             return None
-        return form if x.dtype is torch.float64 else kernel()
-
-    def kernel() -> Callable[..., Any]:
-        return getattr(import_module(f"alias_ops.kernels.{module}"), op.lstrip("_"))
+        return form if x.dtype is torch.float64 else kernel
 
     def on_gpu(*args):
         return (chosen(args[position]) or form)(*args)

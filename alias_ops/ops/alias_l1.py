@@ -26,6 +26,10 @@ def _fake(x, tables_h, tables_w, stride) -> torch.Tensor:
     return x.new_empty(x.shape[:-2], dtype=accumulation_dtype(x.dtype))
 
 
+def _fake_backward(grad, x, tables_h, tables_w, stride) -> torch.Tensor:
+    return torch.empty_like(x)
+
+
 def _setup_context(ctx, inputs, output) -> None:
     x, ctx.tables_h, ctx.tables_w, ctx.stride = inputs
     ctx.save_for_backward(x)
@@ -44,10 +48,10 @@ def _vmap(info, in_dims, x, tables_h, tables_w, stride):
 
 LIBRARY.impl("alias_l1", torch_form, "CompositeExplicitAutograd")
 LIBRARY.impl("alias_l1_backward", _adjoints.alias_l1_backward, "CompositeExplicitAutograd")
-_triton.register("alias_l1", torch_form, "alias_l1")
-_triton.register("alias_l1_backward", _adjoints.alias_l1_backward, "alias_l1", position=1)
+_triton.register("alias_l1", torch_form, _fake, "alias_l1")
+_triton.register("alias_l1_backward", _adjoints.alias_l1_backward, _fake_backward, "alias_l1", position=1)
 torch.library.register_fake("alias_ops::alias_l1", _fake, lib=LIBRARY)
-torch.library.register_fake("alias_ops::alias_l1_backward", lambda grad, x, *tables: torch.empty_like(x), lib=LIBRARY)
+torch.library.register_fake("alias_ops::alias_l1_backward", _fake_backward, lib=LIBRARY)
 torch.library.register_autograd("alias_ops::alias_l1", _backward, setup_context=_setup_context, lib=LIBRARY)
 torch.library.register_vmap("alias_ops::alias_l1", _vmap, lib=LIBRARY)
 

@@ -25,8 +25,9 @@ def torch_form(x: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> torc
 
 
 def _fake(x: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    y = x.new_empty((*x.shape[:-2], left.shape[-2], right.shape[-2]))
-    return y.to(memory_format=torch.channels_last) if channels_last(x) else y
+    shape = (*x.shape[:-2], left.shape[-2], right.shape[-2])
+    form = torch.channels_last if channels_last(x) else torch.contiguous_format
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=form)
 
 
 class _Eager(torch.autograd.Function):
@@ -66,8 +67,8 @@ def _either(form):
 
 LIBRARY.impl("separable2d", torch_form, "CompositeExplicitAutograd")
 LIBRARY.impl("_separable2d", _either(torch_form), "CompositeExplicitAutograd")
-_triton.register("separable2d", torch_form, "separable2d")
-_triton.register("_separable2d", _either(torch_form), "separable2d")
+_triton.register("separable2d", torch_form, _fake, "separable2d")
+_triton.register("_separable2d", _either(torch_form), _either(_fake), "separable2d")
 torch.library.register_fake("alias_ops::separable2d", _fake, lib=LIBRARY)
 torch.library.register_fake("alias_ops::_separable2d", _either(_fake), lib=LIBRARY)
 torch.library.register_autograd("alias_ops::separable2d", _backward, setup_context=_setup_context, lib=LIBRARY)

@@ -1,0 +1,155 @@
+"""``separable2d`` on GPUs: one read of x, one write of y, both products on chip.
+
+Kernels, by size (see separable2d_plan): "small" up to 16 x 16, many maps a program; "split" where shifting a map by
+half its side shifts the result by half of its own, as a pooling with stride 2 does of sides that 4 divides; "tiled"
+for everything else. In all of them float32 is exact to 22 bits of each operand unless TF32 is allowed, see
+_arithmetic; half-precision samples go in whole and tables are rounded to 11 bits.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+import triton
+
+from ._launch import Config, chosen, next_power_of_two, on_device_of
+from ._maps import alignment, images, needs_wide_offsets
+from ._precision import products
+from ._tables import padded, remembered
+from .separable2d_plan import Plan, plan
+from .separable2d_small import small
+from .separable2d_split import split
+from .separable2d_tiled import tiled
+
+__all__ = ["candidates", "separable2d"]
+
+
+def _config(warps: int, stages: int = 1, **blocks: int) -> Config:
+    return Config(tuple(blocks.items()), warps, stages)
+
+
+def _block(size: int, most: int) -> int:
+    return min(next_power_of_two(size, 16), most)
+
+
+@lru_cache(1024)
+def candidates(
+    kind: str, height: int, width: int, out_height: int, out_width: int, terms: int, maps_together: int
+) -> tuple[Config, ...]:
+    """Configurations worth measuring for maps of a size class; the first is the rule's choice.
+
+    Args:
+        kind: of the plan. Sizes are those of the kernel's operands: of a quarter for "split"; of rows and
+            columns of the one product for "small" (1 x inputs, 1 x outputs).
+        maps_together: of "tiled": neighbouring maps to load side by side, 1 unless x is channels_last.
+    """
+    m, n = _block(out_height, 64), _block(out_width, 64)
+    if kind == "small":
+        n = _block(out_width, 128)
+        return _config(4, BR=64, BK=_block(width, 64), BO=n), _config(4, BR=32, BK=_block(width, 128), BO=n)
+    if kind == "split":
+        rows = 32 if width <= 64 else 16
+        first = _config(4 if n <= 32 and m <= 32 else 8, HB=rows, WB=_block(width, 128), BM=m, BN=n)
+        return first, _config(8 if first.warps == 4 else 4, HB=rows, WB=_block(width, 128), BM=m, BN=n)
+    if maps_together > 1:
+        n = min(n, 32 if maps_together * m <= 256 else 16)
+        w = _block(width, 64)
+        return (_config(8, HB=16, WB=w, BM=m, BN=n, CB=maps_together),)
+    h, w = _block(height, 32), _block(width, 128)
+    if terms == 2:
+        n = min(n, 32)
+    warps = 1 if h * w <= 1024 else 2 if h * w <= 2048 else 4
+    if m * n >= 4096:
+        warps = 8
+    first = _config(warps, HB=h, WB=w, BM=m, BN=n, CB=1)
+    return first, _config(min(8, 2 * warps), HB=_block(height, 64 if w <= 64 else 16), WB=w, BM=m, BN=n, CB=1)
+
+
+def _strides(t: torch.Tensor) -> tuple[int, int, int, int]:
+    return t.stride(0), t.stride(1), t.stride(2), t.stride(3)
+
+
+def _flat(t: torch.Tensor) -> bool:
+    """Whether the samples of a map follow each other evenly."""
+    return t.shape[2] == 1 or t.stride(2) == t.shape[3] * t.stride(3)
+
+
+def _together(x: torch.Tensor) -> int:
+    """How many neighbouring maps to read side by side: one memory transaction's worth where they are neighbours."""
+    if x.stride(1) != 1 or x.stride(3) == 1 or x.shape[1] < 2:
+        return 1
+    return min(32 // x.element_size(), next_power_of_two(x.shape[1]))
+
+
+def separable2d(
+    x: torch.Tensor, left: torch.Tensor, right: torch.Tensor, adjoint: bool = False, *, out: torch.Tensor
+) -> None:
+    """Write ``sum_t left[t] x right[t]^T``, or the adjoint's, to ``out``.
+
+    Args:
+        x: float32, bfloat16 or float16 [..., H, W], any strides.
+        left, right: [T, M, H] and [T, N, W], T of 1 or 2; [T, H, M] and [T, W, N] with ``adjoint``.
+        out: [..., M, N] in x's dtype.
+    """
+    if out.numel() == 0:
+        return
+    rounding = torch.finfo(left.dtype).eps
+    prepared = remembered(plan, (left, right), adjoint, rounding, x.device)
+    with on_device_of(x):
+        for maps, results in images(x, out):
+            _run(prepared, maps, results)
+
+
+def _run(p: Plan, x: torch.Tensor, y: torch.Tensor) -> None:
+    maps = x.shape[0] * x.shape[1]
+    (height, width), (out_height, out_width) = x.shape[2:], y.shape[2:]
+    wide = needs_wide_offsets(x, y)
+    common: dict[str, Any] = {"PRODUCTS": products(x), "WIDE": wide}
+    places = (maps, x.shape[1], *_strides(x), *_strides(y))
+    outer = p.right if p.outer is None else p.outer
+    pitches = (p.left.stride(2), p.left.stride(1), p.right.stride(2), p.right.stride(1))
+    if p.kind == "small":
+        flat_x, flat_y = _flat(x), _flat(y)
+        inputs, outputs = height * width, out_height * out_width
+        common |= {"FLAT_X": flat_x, "FLAT_Y": flat_y}
+        common |= {"ALIGN_X": alignment(x, inputs) if flat_x else 1, "ALIGN_Y": alignment(y, outputs) if flat_y else 1}
+        options = candidates("small", 1, padded(inputs), 1, padded(outputs), 1, 1)
+        arguments = (x, y, p.right, *places, width, inputs, out_width, outputs, *pitches[2:], p.factors[1])
+
+        def run(config: Config) -> None:
+            blocks = dict(config.blocks)
+            grid = triton.cdiv(maps, blocks["BR"]), triton.cdiv(outputs, blocks["BO"])
+            small[grid](*arguments, **common, **config.arguments())
+
+        return _measured(run, "separable2d_small", (padded(inputs), padded(outputs)), options, x, maps // 64)
+    if p.kind == "split":
+        height, width, out_height, out_width = height // 2, width // 2, out_height // 2, out_width // 2
+    common |= {"OUTER": p.outer is not None}
+    common |= {"ALIGN_X": alignment(x, width), "ALIGN_Y": alignment(y, out_width)}
+    sizes = height, width, out_height, out_width
+    size_class = tuple(map(padded, sizes))
+    together = _together(x) if p.kind == "tiled" else 1
+    options = candidates(p.kind, *size_class, p.terms, together)
+    arguments = (x, y, p.left, p.right, outer, *places, *sizes, *pitches, *p.factors)
+
+    def run_tiles(config: Config) -> None:
+        blocks = dict(config.blocks)
+        grid = (
+            triton.cdiv(maps, blocks.get("CB", 1)),
+            triton.cdiv(out_width, blocks["BN"]),
+            triton.cdiv(out_height, blocks["BM"]),
+        )
+        if p.kind == "split":
+            split[grid](*arguments, **common, **config.arguments())
+            return
+        last = y.stride(1) == 1 and blocks["CB"] > 1
+        whole = blocks["WB"] >= width
+        tiled[grid](*arguments, **common, TERMS=p.terms, LAST=last, WHOLE=whole, **config.arguments())
+
+    key = (*size_class, p.terms, p.outer is not None, together)
+    return _measured(run_tiles, f"separable2d_{p.kind}", key, options, x, maps // together)
+
+
+def _measured(run, name: str, key: tuple, options: tuple[Config, ...], x: torch.Tensor, programs: int) -> None:
+    key = (*key, str(x.dtype), products(x))
+    run(chosen(name, key, options, run, x, programs))
