@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from triton import knobs
 
+from . import _precision
 from ._launch import on_device_of
 from .conv2d_alias_l1_frame import line_products, line_spectra, output_bins
 from .conv2d_alias_l1_plan import (
@@ -37,11 +38,6 @@ from .conv2d_alias_l1_tables import Tables, bin_count, kronecker, tables
 __all__ = ["BRANCHES", "conv2d_alias_l1", "layer_of"]
 
 
-def _precision(x: torch.Tensor) -> str:
-    """Of float32 products: as coarse as PyTorch lets the layer itself be, and no coarser."""
-    return "tf32" if x.dtype is not torch.float32 or torch.backends.cudnn.allow_tf32 else "tf32x3"
-
-
 def layer_of(x, weight, output, stride, padding, dilation, groups) -> Layer:
     axes = [(x.shape[d + 2], weight.shape[d + 2], stride[d], padding[d], dilation[d]) for d in (0, 1)]
     return Layer(
@@ -52,7 +48,7 @@ def layer_of(x, weight, output, stride, padding, dilation, groups) -> Layer:
         geometry=(axes[0], axes[1]),
         # float16 keeps its bits in TF32, which unlike float16 has room for the sums of a spectrum.
         stored=torch.bfloat16 if x.dtype is torch.bfloat16 else torch.float32,
-        precision=_precision(x),
+        precision="tf32x3" if _precision.products(x) == 3 else "tf32",
         half=x.dtype.itemsize == 2,
         output_given=output is not None,
     )
@@ -72,6 +68,12 @@ def _along_channels(x: torch.Tensor) -> bool:
     return x.stride(1) < x.stride(3)
 
 
+def _wide(x: torch.Tensor, images: int = 1) -> bool:
+    """Whether offsets within so many images pass 32 bits, with room for a block beyond the last sample."""
+    sizes = (images, *x.shape[1:])
+    return sum((size + 64) * stride for size, stride in zip(sizes, x.stride()) if stride) - 64 * x.stride(0) >= 2**31
+
+
 def _panels(weight: torch.Tensor, layer: Layer) -> torch.Tensor:
     """[kh][kw][inputs][outputs], in the type of the products."""
     return weight.permute(2, 3, 1, 0).to(layer.stored).contiguous()
@@ -79,7 +81,7 @@ def _panels(weight: torch.Tensor, layer: Layer) -> torch.Tensor:
 
 def _residual(x, weight, bias, output, layer: Layer, t: Tables, geometry, out) -> None:
     (N, M), (height, width) = t.outputs, x.shape[2:]
-    config = residual_blocks(N, M, height, width)
+    config = residual_blocks(layer, N, M)
     b = dict(config.blocks)
     dft, weights = kronecker(N, M, b["NP"], b["MP"], b["BINS"], x.device)
     tiles = -(-layer.group_outputs // b["O"]) * layer.groups * -(-layer.batch // b["I"])
@@ -87,7 +89,7 @@ def _residual(x, weight, bias, output, layer: Layer, t: Tables, geometry, out) -
     residual_measure[(tiles,)](
         x, _panels(weight, layer), t.smooth_h, t.smooth_w, dft, weights, out, *x.stride(),
         layer.batch, layer.outputs, layer.inputs, layer.group_outputs, height, width, *layer.kernel,
-        *stride, *padding, *dilation, N, M, dft.shape[-1], **config.arguments(), **_switches(layer),
+        *stride, *padding, *dilation, N, M, dft.shape[1], WIDE=_wide(x, b["I"]), **config.arguments(), **_switches(layer),
     )  # fmt: skip
 
 
@@ -107,7 +109,7 @@ def _pointwise(x, weight, bias, output, layer: Layer, t: Tables, geometry, out) 
     stride, padding, _ = geometry
     bins, frequencies = bin_count(N, M), (N // 2 + 1, M // 2 + 1)
     panels = _panels(weight, layer)
-    config = spectra_blocks(frequencies, (height, width))
+    config = spectra_blocks(layer, frequencies, (height, width))
     chunk = images_at_once(layer, t)
     x_bins = x.new_empty(bins * chunk * 2 * layer.channels, dtype=layer.stored)
     for start in range(0, layer.batch, chunk):
@@ -115,7 +117,7 @@ def _pointwise(x, weight, bias, output, layer: Layer, t: Tables, geometry, out) 
         images = len(piece)
         residual_bins[_spectra_grid(config, images, layer.channels, frequencies)](
             piece, x_bins, t.dft_h, t.dft_w, t.low_h, t.low_w, *x.stride(), images, layer.channels, height, width,
-            *stride, *padding, N, M, *t.kept, LAST=_along_channels(x), **config.arguments(), **_switches(layer),
+            *stride, *padding, N, M, *t.kept, LAST=_along_channels(x), WIDE=_wide(x), **config.arguments(), **_switches(layer),
         )  # fmt: skip
         parts = walk_parts(layer, images, bins)[1]
         partial = result if parts == 1 else out.new_empty(parts, *result.shape)
@@ -175,7 +177,7 @@ class _Bins:
             self._lines(x)
         layer, t, images = self.layer, self.t, len(x)
         half_plane = t.outputs[0] // 2 + 1, t.outputs[1] // 2 + 1
-        config = spectra_blocks(half_plane, t.outputs)
+        config = spectra_blocks(layer, half_plane, t.outputs)
         grid = _spectra_grid(config, images, layer.outputs, half_plane)
         blocks = _spectra_grid(config, 1, 1, half_plane)[0]
         parts = walk_parts(layer, images, self.bins)[1]
@@ -183,16 +185,16 @@ class _Bins:
         output_bins[grid](
             y, y if bias is None else bias, self.lines, self.y_bins, partial[parts:], t.dft_h, t.dft_w,
             t.frame_h, t.frame_w, *y.stride(), images, layer.outputs, *t.outputs, *t.kept, *t.lines,
-            BIAS=bias is not None, LAST=_along_channels(y), **config.arguments(), **_switches(layer),
+            BIAS=bias is not None, LAST=_along_channels(y), WIDE=_wide(y), **config.arguments(), **_switches(layer),
         )  # fmt: skip
         _walk(self.x_bins, self.spectrum, self.y_bins, t.kept_weights, partial, layer, images, self.bins)
         torch.sum(partial, 0, out=out)
 
     def _input(self, x: torch.Tensor) -> None:
-        config = spectra_blocks(self.t.kept, (x.shape[2], x.shape[3]))
+        config = spectra_blocks(self.layer, self.t.kept, (x.shape[2], x.shape[3]))
         input_bins[_spectra_grid(config, len(x), x.shape[1], self.t.kept)](
             x, self.x_bins, self.t.input_h, self.t.input_w, *x.stride(), *x.shape, *self.t.kept,
-            LAST=_along_channels(x), **config.arguments(), **_switches(self.layer),
+            LAST=_along_channels(x), WIDE=_wide(x), **config.arguments(), **_switches(self.layer),
         )  # fmt: skip
 
     def _lines(self, x: torch.Tensor) -> None:
@@ -204,7 +206,7 @@ class _Bins:
         grid = images * sum(t.edges) * -(-x.shape[1] // b["C"]) * -(-rows // b["F"])
         line_spectra[(grid,)](
             x, self.x_lines, t.samples, t.full_h, t.low_w, *x.stride(), *x.shape, *t.edges, *layer.kernel, *t.kept,
-            taps, **config.arguments(), **_switches(layer),
+            taps, WIDE=_wide(x), **config.arguments(), **_switches(layer),
         )  # fmt: skip
         config = product_blocks(layer, images)
         b = dict(config.blocks)

@@ -4,7 +4,7 @@ strided output's bins with the frame's share of the layer's map taken off."""
 import triton
 import triton.language as tl
 
-from .conv2d_alias_l1_spectra import product, quadrants, store_bins, table_product, tile_of
+from .conv2d_alias_l1_spectra import distance, product, quadrants, store_bins, table_product, tile_of
 
 __all__ = ["line_products", "line_spectra", "output_bins"]
 
@@ -31,6 +31,7 @@ def line_spectra(
     frequencies_h,
     frequencies_w,
     taps,
+    WIDE: tl.constexpr,
     C: tl.constexpr,
     F: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -68,7 +69,7 @@ def line_spectra(
     for start in range(0, length, BLOCK):
         n = start + inner
         maps = tl.load(
-            base + n.to(tl.int64)[:, None] * step + c.to(tl.int64)[None, :] * channel_stride,
+            base + (distance(n, step, WIDE)[:, None] + distance(c, channel_stride, WIDE)[None, :]),
             mask=(n < length)[:, None] & (c < channels)[None, :],
             other=0.0,
         )
@@ -80,8 +81,9 @@ def line_spectra(
         sine = tl.load(table_w + cell, mask=wide, other=0.0) + tl.load(table_h + cell, mask=high, other=0.0)
         re = table_product(cosine, maps, re, PRECISION, INTERPRETED)
         im = table_product(sine, maps, im, PRECISION, INTERPRETED)
-    slot = (first + r % frequencies).to(tl.int64)
-    at = out + (slot * images + image)[:, None] * 2 * taps * channels + (r // frequencies * channels)[:, None] + c[None, :]
+    out += image * 2 * taps * channels
+    slot = (first + r % frequencies) * images * 2 * taps
+    at = out + ((slot + r // frequencies) * channels)[:, None] + c[None, :]
     known = (r < count)[:, None] & (c < channels)[None, :]
     kind = out.dtype.element_ty
     tl.store(at, re.to(kind), mask=known)
@@ -137,6 +139,7 @@ def line_products(
     length = tl.where(is_row, kernel_w, kernel_h) * inputs
     panels = weight + tl.cast(tl.where(is_row, 0, kernel_h * kernel_w), tl.int64) * inputs * outputs
 
+    w_cell = tl.arange(0, K)[:, None] * outputs + o[None, :]
     re = tl.zeros((I, O), tl.float32)
     im = tl.zeros((I, O), tl.float32)
     for tap in range(0, own_taps):
@@ -150,18 +153,18 @@ def line_products(
                     at = k // inputs * channels + group * inputs + k % inputs
                 else:
                     at = k
-                cell = i.to(tl.int64)[:, None] * 2 * taps * channels + at[None, :]
+                cell = i[:, None] * 2 * taps * channels + at[None, :]
                 known = (i < images)[:, None] & (k < length)[None, :]
                 x_re = tl.load(lines + cell, mask=known, other=0.0)
                 x_im = tl.load(lines + taps * channels + cell, mask=known, other=0.0)
                 w = tl.load(
-                    panel + k.to(tl.int64)[:, None] * outputs + o[None, :],
+                    panel + tl.cast(start, tl.int64) * outputs + w_cell,
                     mask=(k < length)[:, None] & (within < group_outputs)[None, :],
                     other=0.0,
                 )
                 re = product(x_re, w, re, PRECISION, INTERPRETED)
                 im = product(x_im, w, im, PRECISION, INTERPRETED)
-    at = out + (tl.cast(slot, tl.int64) * images + i)[:, None] * 2 * outputs + o[None, :]
+    at = out + ((slot * images + i)[:, None] * 2 * outputs + o[None, :])
     known = (i < images)[:, None] & (within < group_outputs)[None, :]
     kind = out.dtype.element_ty
     tl.store(at, re.to(kind), mask=known)
@@ -193,10 +196,12 @@ def output_bins(
     lines_w,
     BIAS: tl.constexpr,
     LAST: tl.constexpr,
+    WIDE: tl.constexpr,
     C: tl.constexpr,
     F: tl.constexpr,
     G: tl.constexpr,
-    BLOCK: tl.constexpr,
+    H: tl.constexpr,
+    W: tl.constexpr,
     PRECISION: tl.constexpr,
     INTERPRETED: tl.constexpr,
 ):
@@ -224,10 +229,12 @@ def output_bins(
         f,
         g,
         LAST,
+        WIDE,
         C,
         F,
         G,
-        BLOCK,
+        H,
+        W,
         PRECISION,
         INTERPRETED,
     )
@@ -248,30 +255,31 @@ def output_bins(
     total = tl.sum(tl.reshape(tl.sum(size, 1), (F, C)), 0)
     channel_of = channel + tl.arange(0, C)
     tl.store(
-        partial + (block.to(tl.int64) * images + image) * outputs + channel_of, total, mask=channel_of < outputs
+        partial + (block * images + image) * outputs + channel_of, total, mask=channel_of < outputs
     )
 
-    step = tl.cast(images, tl.int64) * 2 * outputs
-    at = lines + image * 2 * outputs + c[:, None]
+    step = images * 2 * outputs
+    lines += image * 2 * outputs
     for line in range(0, lines_h):
         cell = line * kept_h + f_of
         c_re = tl.load(frame_h + cell, mask=f_of < kept_h, other=0.0)[:, None]
         c_im = tl.load(frame_h + lines_h * kept_h + cell, mask=f_of < kept_h, other=0.0)[:, None]
-        slot = at + (line * kept_w + g).to(tl.int64)[None, :] * step
+        slot = lines + (((line * kept_w + g) * step)[None, :] + c[:, None])
         r_re = tl.load(slot, mask=kept, other=0.0).to(tl.float32)
         r_im = tl.load(slot + outputs, mask=kept, other=0.0).to(tl.float32)
         plus_re -= c_re * r_re - c_im * r_im
         plus_im -= c_re * r_im + c_im * r_re
         minus_re -= c_re * r_re + c_im * r_im
         minus_im -= c_re * r_im - c_im * r_re
-    at += lines_h * kept_w * step
+    lines += lines_h * kept_w * step
     for line in range(0, lines_w):
         cell = line * kept_w + g
         c_re = tl.load(frame_w + cell, mask=g < kept_w, other=0.0)[None, :]
         c_im = tl.load(frame_w + lines_w * kept_w + cell, mask=g < kept_w, other=0.0)[None, :]
-        slot = at + (line * kept_h + f_of).to(tl.int64)[:, None] * step
-        r_re = tl.load(slot, mask=kept, other=0.0).to(tl.float32)
-        r_im = tl.load(slot + outputs, mask=kept, other=0.0).to(tl.float32)
+        slot = lines + ((line * kept_h + f_of) * step + c)[:, None]
+        there = own & (f_of < kept_h)[:, None]
+        r_re = tl.load(slot, mask=there, other=0.0).to(tl.float32)
+        r_im = tl.load(slot + outputs, mask=there, other=0.0).to(tl.float32)
         plus_re -= c_re * r_re - c_im * r_im
         plus_im -= c_re * r_im + c_im * r_re
         minus_re -= c_re * r_re + c_im * r_im

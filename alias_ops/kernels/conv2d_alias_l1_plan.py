@@ -31,13 +31,14 @@ BANDWIDTH = 4.0e12
 RATES = {"bfloat16": 400e12, "tf32": 200e12, "tf32x3": 65e12}
 LAUNCH = 5e-6
 
-# Largest grid NP x MP, and longest row of x, of the branch that holds a map's residual on chip.
-LARGEST_GRID = 256
-LONGEST_ROW = 64
+# Largest grid NP x MP, and longest row of x, of the branch that holds a map's residual on chip. Products of the
+# float32 grade take twice the registers, and half the grid.
+LARGEST_GRID = {"tf32": 256, "tf32x3": 128}
+LONGEST_ROW = 32
 
 # Buffers of a chunk of images may take this share of the stride-1 map that the definition would have made.
 SHARE_OF_MAP = 1 / 16
-LEAST_BUFFER, LARGEST_BUFFER = 4 << 20, 512 << 20
+LEAST_BUFFER, LARGEST_BUFFER = 64 << 20, 512 << 20
 
 # Programs that a launch should have, if the work can be cut so: a few for each of an H200's 132 multiprocessors.
 PROGRAMS = 528
@@ -79,20 +80,20 @@ class Layer:
         return RATES["bfloat16" if self.stored is torch.bfloat16 else self.precision]
 
 
-def spectra_blocks(frequencies: tuple[int, int], samples: tuple[int, int]) -> Config:
+def spectra_blocks(layer: Layer, frequencies: tuple[int, int], samples: tuple[int, int]) -> Config:
     """Of ``input_bins``, ``residual_bins`` and ``output_bins``."""
     G = min(64, next_power_of_two(frequencies[1], 16))
-    block = 16 if max(samples) <= 16 else 32
-    C = 8 if G == 64 else 16
-    return Config((("C", C), ("F", 16), ("G", G), ("BLOCK", block)), warps=4 if G == 16 else 8, stages=2)
+    # A tile of 128 channels times bins is as much as two programs of a multiprocessor have registers for.
+    H, W = (32, 16) if layer.precision == "tf32x3" else (16, 16 if max(samples) <= 16 else 32)
+    return Config((("C", 128 // G), ("F", 16), ("G", G), ("H", H), ("W", W)), warps=8)
 
 
 def line_blocks() -> Config:
-    return Config((("C", 32), ("F", 32), ("BLOCK", 32)), warps=4, stages=2)
+    return Config((("C", 32), ("F", 32), ("BLOCK", 32)), warps=4)
 
 
 def weight_blocks() -> Config:
-    return Config((("BINS", 16), ("CELLS", 64), ("TAPS", 16)), warps=4, stages=1)
+    return Config((("BINS", 16), ("CELLS", 64), ("TAPS", 16)), warps=4)
 
 
 def _tile(size: int) -> int:
@@ -100,7 +101,8 @@ def _tile(size: int) -> int:
 
 
 def _depth(layer: Layer, inner: int) -> int:
-    return 16 if inner <= 16 else 32 if inner <= 32 or layer.stored is torch.float32 else 64
+    most = 64 if layer.stored is torch.bfloat16 else 32 if layer.precision == "tf32" else 16
+    return min(most, next_power_of_two(inner, 16))
 
 
 def product_blocks(layer: Layer, images: int) -> Config:
@@ -112,25 +114,24 @@ def product_blocks(layer: Layer, images: int) -> Config:
 
 def measure_blocks(layer: Layer, images: int) -> Config:
     """Of ``measure_bins``."""
-    blocks = (("I", _tile(images)), ("O", _tile(layer.group_outputs)), ("K", _depth(layer, layer.inputs)))
-    return Config(blocks, warps=8, stages=3)
+    O = min(_tile(layer.group_outputs), 32 if layer.precision == "tf32x3" else 64)
+    return Config((("I", _tile(images)), ("O", O), ("K", _depth(layer, layer.inputs))), warps=8, stages=3)
 
 
-def residual_blocks(N: int, M: int, height: int, width: int) -> Config:
+def residual_blocks(layer: Layer, N: int, M: int) -> Config:
     """Of ``residual_measure``."""
-    NP, MP = next_power_of_two(N, 4), next_power_of_two(M, 4)
-    images = max(1, min(4, LARGEST_GRID // (NP * MP)))
+    W = next_power_of_two(layer.geometry[1][0], 16)
     blocks = (
-        ("NP", NP),
-        ("MP", MP),
-        ("I", images),
+        ("NP", next_power_of_two(N, 8)),
+        ("MP", next_power_of_two(M, 8)),
+        ("I", max(1, 32 // W) if max(N, M) <= 8 else 1),
         ("C", 16),
-        ("O", 64),
-        ("HEIGHT", 16 if height <= 16 else 32),
-        ("WIDTH", next_power_of_two(width, 16)),
-        ("BINS", 32),
+        ("O", 32 if layer.precision == "tf32x3" else 64),
+        ("H", 16),
+        ("W", W),
+        ("BINS", 16),
     )
-    return Config(blocks, warps=8, stages=2)
+    return Config(blocks, warps=8)
 
 
 def walk_parts(layer: Layer, images: int, bins: int) -> tuple[int, int, int]:
@@ -164,8 +165,8 @@ def images_at_once(layer: Layer, t: Tables) -> int:
 
 
 def _on_chip(layer: Layer, t: Tables) -> bool:
-    grid = next_power_of_two(t.outputs[0], 4) * next_power_of_two(t.outputs[1], 4)
-    return grid <= LARGEST_GRID and layer.geometry[1][0] <= LONGEST_ROW
+    grid = next_power_of_two(t.outputs[0], 8) * next_power_of_two(t.outputs[1], 8)
+    return grid <= LARGEST_GRID[layer.precision] and layer.geometry[1][0] <= LONGEST_ROW
 
 
 def seconds(layer: Layer, t: Tables, branch: str) -> float:
@@ -176,10 +177,10 @@ def seconds(layer: Layer, t: Tables, branch: str) -> float:
     spectra = RATES["tf32"] if layer.half else RATES[layer.precision]
     read = layer.channels * height * width * itemsize
     if branch == "residual":
-        b = dict(residual_blocks(N, M, height, width).blocks)
+        b = dict(residual_blocks(layer, N, M).blocks)
         tiles = -(-layer.group_outputs // b["O"])
         grid = b["NP"] * b["MP"]
-        low = b["NP"] * b["WIDTH"] * (kernel_h * height + kernel_h * kernel_w * b["MP"])
+        low = b["NP"] * b["W"] * (kernel_h * height + kernel_h * kernel_w * b["MP"])
         transforms = 2 * tiles * layer.channels * low
         last = 4 * bin_count(N, M) * grid * tiles * b["O"] * layer.groups
         work = 2 * grid * kernel_h * kernel_w * layer.inputs * tiles * b["O"] * layer.groups

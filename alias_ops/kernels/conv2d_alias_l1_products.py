@@ -27,26 +27,27 @@ def weight_bins(
     TAPS: tl.constexpr,
 ):
     """Spectrum of the weight: out [bin][input][output][re, im], phases [2][bins][taps]."""
-    blocks = tl.cdiv(tl.cast(inputs, tl.int64) * outputs, CELLS)
-    pid = tl.program_id(0).to(tl.int64)
+    blocks = tl.cdiv(inputs * outputs, CELLS)
+    pid = tl.program_id(0)
     b = pid // blocks * BINS + tl.arange(0, BINS)
     cell = pid % blocks * CELLS + tl.arange(0, CELLS)
     base = weight + cell % outputs * output_stride + cell // outputs * input_stride
-    real = cell < tl.cast(inputs, tl.int64) * outputs
+    real = cell < inputs * outputs
     re = tl.zeros((BINS, CELLS), tl.float32)
     im = tl.zeros((BINS, CELLS), tl.float32)
     for start in range(0, taps, TAPS):
         tap = start + tl.arange(0, TAPS)
-        at = (tap // kernel_w).to(tl.int64) * row_stride + (tap % kernel_w).to(tl.int64) * column_stride
+        at = tap // kernel_w * row_stride + tap % kernel_w * column_stride
         w = tl.load(base[None, :] + at[:, None], mask=(tap < taps)[:, None] & real[None, :], other=0.0).to(tl.float32)
         place = b[:, None] * taps + tap[None, :]
         known = (b < bins)[:, None] & (tap < taps)[None, :]
         cosine = tl.load(phases + place, mask=known, other=0.0)
-        sine = tl.load(phases + tl.cast(bins, tl.int64) * taps + place, mask=known, other=0.0)
+        sine = tl.load(phases + bins * taps + place, mask=known, other=0.0)
         re = tl.dot(cosine, w, re, input_precision="tf32x3")
         im = tl.dot(sine, w, im, input_precision="tf32x3")
     pair = tl.join(re, im).to(out.dtype.element_ty)
-    at = (b[:, None] * inputs * outputs + cell[None, :])[:, :, None] * 2 + tl.arange(0, 2)[None, None, :]
+    pair_at = b.to(tl.int64)[:, None] * inputs * outputs + cell[None, :]
+    at = pair_at[:, :, None] * 2 + tl.arange(0, 2)[None, None, :]
     known = (b < bins)[:, None] & real[None, :]
     tl.store(out + at, pair, mask=tl.broadcast_to(known[:, :, None], pair.shape))
 
@@ -93,44 +94,40 @@ def measure_bins(
     o = first + tl.arange(0, O)
     pairs = first * W + tl.arange(0, O * W)  # columns of the weight: an output channel's re beside its im
 
-    x_step = tl.cast(images, tl.int64) * 2 * channels
-    y_step = tl.cast(images, tl.int64) * 2 * outputs
-    w_step = tl.cast(inputs, tl.int64) * outputs * 2
-    x_row = x + i.to(tl.int64)[:, None] * 2 * channels + group * inputs
-    y_cell = y + i.to(tl.int64)[:, None] * 2 * outputs + o[None, :]
+    x_cell = (i * 2 * channels + group * inputs)[:, None]
+    y_cell = (i * 2 * outputs)[:, None] + o[None, :]
     real_i, real_o, real_p = (i < images)[:, None], (o < last)[None, :], (pairs < last * W)[None, :]
     k = tl.arange(0, K)
-    row = weight + k.to(tl.int64)[:, None] * outputs * W + pairs[None, :]
+    w_cell = (k * outputs * W)[:, None] + pairs[None, :]
     if POINTWISE:
         if WHOLE:
-            fixed = tl.load(row, mask=(k < inputs)[:, None] & real_p, other=0.0)
+            fixed = tl.load(weight + w_cell, mask=(k < inputs)[:, None] & real_p, other=0.0)
     total = tl.zeros((I, O), tl.float32)
     begin = part * bins_each
     for b in range(begin, tl.minimum(begin + bins_each, bins)):
-        x_bin = x_row + b * x_step
-        w_bin = row
+        bin_of = tl.cast(b, tl.int64)
+        x_bin = x + bin_of * images * 2 * channels
+        w_bin = weight
         if not POINTWISE:
-            w_bin += b * w_step
+            w_bin += bin_of * inputs * outputs * 2
         real = tl.zeros((I, O * W), tl.float32)
         imaginary = tl.zeros((I, O * W), tl.float32)
         if WHOLE:
             known = real_i & (k < inputs)[None, :]
-            x_re = tl.load(x_bin + k[None, :], mask=known, other=0.0)
-            x_im = tl.load(x_bin + channels + k[None, :], mask=known, other=0.0)
+            x_re = tl.load(x_bin + (x_cell + k[None, :]), mask=known, other=0.0)
+            x_im = tl.load(x_bin + channels + (x_cell + k[None, :]), mask=known, other=0.0)
             if POINTWISE:
                 w = fixed
             else:
-                w = tl.load(w_bin, mask=(k < inputs)[:, None] & real_p, other=0.0)
+                w = tl.load(w_bin + w_cell, mask=(k < inputs)[:, None] & real_p, other=0.0)
             real = product(x_re, w, real, PRECISION, INTERPRETED)
             imaginary = product(x_im, w, imaginary, PRECISION, INTERPRETED)
         else:
             for start in range(0, inputs, K):
                 known = real_i & (start + k < inputs)[None, :]
-                x_re = tl.load(x_bin + start + k[None, :], mask=known, other=0.0)
-                x_im = tl.load(x_bin + channels + start + k[None, :], mask=known, other=0.0)
-                w = tl.load(
-                    w_bin + tl.cast(start, tl.int64) * outputs * W, mask=(start + k < inputs)[:, None] & real_p, other=0.0
-                )
+                x_re = tl.load(x_bin + start + (x_cell + k[None, :]), mask=known, other=0.0)
+                x_im = tl.load(x_bin + channels + start + (x_cell + k[None, :]), mask=known, other=0.0)
+                w = tl.load(w_bin + tl.cast(start, tl.int64) * outputs * W + w_cell, mask=(start + k < inputs)[:, None] & real_p, other=0.0)
                 real = product(x_re, w, real, PRECISION, INTERPRETED)
                 imaginary = product(x_im, w, imaginary, PRECISION, INTERPRETED)
         if POINTWISE:
@@ -138,9 +135,9 @@ def measure_bins(
         else:
             re_re, re_im = tl.split(tl.reshape(real, (I, O, 2)))
             im_re, im_im = tl.split(tl.reshape(imaginary, (I, O, 2)))
-            d_re = tl.load(y_cell + b * y_step, mask=real_i & real_o, other=0.0).to(tl.float32) - (re_re - im_im)
-            d_im = tl.load(y_cell + b * y_step + outputs, mask=real_i & real_o, other=0.0).to(tl.float32) - (
-                re_im + im_re
-            )
+            y_bin = y + bin_of * images * 2 * outputs
+            known = real_i & real_o
+            d_re = tl.load(y_bin + y_cell, mask=known, other=0.0).to(tl.float32) - (re_re - im_im)
+            d_im = tl.load(y_bin + outputs + y_cell, mask=known, other=0.0).to(tl.float32) - (re_im + im_re)
         total += tl.load(weights + b) * tl.sqrt(d_re * d_re + d_im * d_im)
-    tl.store(partial + (tl.cast(part, tl.int64) * images + i)[:, None] * outputs + o[None, :], total, mask=real_i & real_o)
+    tl.store(partial + ((part * images + i)[:, None] * outputs + o[None, :]), total, mask=real_i & real_o)

@@ -6,7 +6,7 @@ Nothing but one number per map is written: ``r = sum_taps w_tap (S_dy x S_dx^T -
 import triton
 import triton.language as tl
 
-from .conv2d_alias_l1_spectra import product, table_product
+from .conv2d_alias_l1_spectra import distance, product, table_product
 
 __all__ = ["residual_measure"]
 
@@ -41,13 +41,14 @@ def residual_measure(
     N,
     M,
     bins,
+    WIDE: tl.constexpr,
     NP: tl.constexpr,
     MP: tl.constexpr,
     I: tl.constexpr,
     C: tl.constexpr,
     O: tl.constexpr,
-    HEIGHT: tl.constexpr,
-    WIDTH: tl.constexpr,
+    H: tl.constexpr,
+    W: tl.constexpr,
     BINS: tl.constexpr,
     PRECISION: tl.constexpr,
     INTERPRETED: tl.constexpr,
@@ -55,8 +56,8 @@ def residual_measure(
     """out [image][output channel], float32.
 
     weight [kernel_h][kernel_w][input][output] of one type with the products: x's, or float32. low_h [kernel_h][N]
-    [height] and low_w alike: P of every tap. dft [2][NP * MP][bins], bins a multiple of BINS: the DFT of a
-    whole map of N x M in a grid of NP x MP. WIDTH covers a row of x, NP x MP powers of two.
+    [height] and low_w alike: P of every tap. dft [2][bins][NP * MP], bins a multiple of BINS: the DFT of a
+    whole map of N x M in a grid of NP x MP. W covers a row of x, NP x MP powers of two.
     """
     tiles_o = tl.cdiv(group_outputs, O)
     pid = tl.program_id(0)
@@ -68,12 +69,13 @@ def residual_measure(
 
     n_of = tl.arange(0, NP)
     m_of = tl.arange(0, MP)
-    h_of = tl.arange(0, HEIGHT)
-    w_of = tl.arange(0, WIDTH)
+    h_of = tl.arange(0, H)
+    w_of = tl.arange(0, W)
     # Maps as they enter the first product: [h, (image, channel, w)].
-    across = tl.arange(0, I * C * WIDTH)
-    w, c_across, i = across % WIDTH, across // WIDTH % C, image + across // (C * WIDTH)
-    across_at = i.to(tl.int64) * image_stride + w.to(tl.int64) * column_stride
+    across = tl.arange(0, I * C * W)
+    w, c_across, i = across % W, across // W % C, image + across // (C * W)
+    x += tl.cast(image, tl.int64) * image_stride
+    across_at = distance(i - image, image_stride, WIDE) + distance(w, column_stride, WIDE)
     across_in = (w < width) & (i < images)
     # The strided grid: [(n, image, m), channel].
     grid = tl.arange(0, NP * I * MP)
@@ -84,15 +86,15 @@ def residual_measure(
     residual = tl.zeros((NP * I * MP, O), tl.float32)
     for first in range(0, inputs, C):
         channel = group * inputs + first
-        maps_at = x + across_at + (channel + c_across).to(tl.int64) * channel_stride
+        maps_at = across_at + distance(channel + c_across, channel_stride, WIDE)
         maps_in = across_in & (first + c_across < inputs)
         grid_c = (first + c_grid < inputs)[None, :]
         for tap_h in range(0, kernel_h):
-            low = tl.zeros((NP, I * C * WIDTH), tl.float32)
-            for start in range(0, height, HEIGHT):
+            low = tl.zeros((NP, I * C * W), tl.float32)
+            for start in range(0, height, H):
                 h = start + h_of
                 maps = tl.load(
-                    maps_at[None, :] + h.to(tl.int64)[:, None] * row_stride,
+                    x + (maps_at[None, :] + distance(h, row_stride, WIDE)[:, None]),
                     mask=(h < height)[:, None] & maps_in[None, :],
                     other=0.0,
                 )
@@ -102,7 +104,7 @@ def residual_measure(
                     other=0.0,
                 )
                 low = table_product(table, maps, low, PRECISION, INTERPRETED)
-            rows = tl.reshape(low, (NP * I * C, WIDTH))
+            rows = tl.reshape(low, (NP * I * C, W))
             h_grid = n * step_h + tap_h * dilation_h - padding_h
             for tap_w in range(0, kernel_w):
                 table = tl.load(
@@ -115,35 +117,35 @@ def residual_measure(
                 smooth = tl.permute(tl.reshape(smooth, (NP, I, C, MP)), (0, 1, 3, 2))
                 w_grid = m * step_w + tap_w * dilation_w - padding_w
                 inside = grid_in & (h_grid >= 0) & (h_grid < height) & (w_grid >= 0) & (w_grid < width)
-                at = grid_i.to(tl.int64) * image_stride + h_grid * tl.cast(row_stride, tl.int64)
-                at += w_grid * tl.cast(column_stride, tl.int64)
+                at = distance(grid_i - image, image_stride, WIDE)
+                at += distance(h_grid, row_stride, WIDE) + distance(w_grid, column_stride, WIDE)
                 sharp = tl.load(
-                    x + at[:, None] + (channel + c_grid).to(tl.int64)[None, :] * channel_stride,
+                    x + (at[:, None] + distance(channel + c_grid, channel_stride, WIDE)[None, :]),
                     mask=inside[:, None] & grid_c,
                     other=0.0,
                 )
+                panel = weight + tl.cast((tap_h * kernel_w + tap_w) * inputs + first, tl.int64) * outputs
                 taps = tl.load(
-                    weight
-                    + (tl.cast(tap_h * kernel_w + tap_w, tl.int64) * inputs + first + c_grid)[:, None] * outputs
-                    + o[None, :],
+                    panel + (c_grid[:, None] * outputs + o[None, :]),
                     mask=(first + c_grid < inputs)[:, None] & (within < group_outputs)[None, :],
                     other=0.0,
                 )
                 difference = sharp.to(tl.float32) - tl.reshape(smooth, (NP * I * MP, C))
                 residual = product(difference.to(taps.dtype), taps, residual, PRECISION, INTERPRETED)
 
-    maps = tl.reshape(tl.permute(tl.reshape(residual, (NP, I, MP, O)), (1, 3, 0, 2)), (I * O, NP * MP))
-    place = tl.arange(0, NP * MP)[:, None] * bins
+    maps = tl.reshape(tl.permute(tl.reshape(residual, (NP, I, MP, O)), (0, 2, 1, 3)), (NP * MP, I * O))
+    place = tl.arange(0, NP * MP)[None, :]
     total = tl.zeros((I * O,), tl.float32)
     for start in range(0, bins, BINS):
         b = start + tl.arange(0, BINS)
-        re = tl.zeros((I * O, BINS), tl.float32)
-        im = tl.zeros((I * O, BINS), tl.float32)
-        re = product(maps, tl.load(dft + place + b[None, :]), re, PRECISION, INTERPRETED)
-        im = product(maps, tl.load(dft + NP * MP * bins + place + b[None, :]), im, PRECISION, INTERPRETED)
-        total += tl.sum(tl.sqrt(re * re + im * im) * tl.load(weights + b)[None, :], 1)
-    row = tl.arange(0, I * O)
-    i, within = image + row // O, tile % tiles_o * O + row % O
+        cell = b[:, None] * (NP * MP) + place
+        re = tl.zeros((BINS, I * O), tl.float32)
+        im = tl.zeros((BINS, I * O), tl.float32)
+        re = product(tl.load(dft + cell), maps, re, PRECISION, INTERPRETED)
+        im = product(tl.load(dft + bins * (NP * MP) + cell), maps, im, PRECISION, INTERPRETED)
+        total += tl.sum(tl.sqrt(re * re + im * im) * tl.load(weights + b)[:, None], 0)
+    column = tl.arange(0, I * O)
+    i, within = image + column // O, tile % tiles_o * O + column % O
     tl.store(
         out + i.to(tl.int64) * outputs + group * group_outputs + within,
         total,

@@ -7,7 +7,7 @@ g = 0 with f = 0..N/2, then every g with all N of f, then an even M's Nyquist g 
 import triton
 import triton.language as tl
 
-__all__ = ["bin_places", "input_bins", "product", "quadrants", "residual_bins", "store_bins", "table_product", "tile_of"]
+__all__ = ["bin_places", "distance", "input_bins", "product", "quadrants", "residual_bins", "store_bins", "table_product", "tile_of"]
 
 
 @triton.jit
@@ -33,11 +33,27 @@ def table_product(table, x, total, PRECISION: tl.constexpr, INTERPRETED: tl.cons
 
 
 @triton.jit
+def distance(index, stride, WIDE: tl.constexpr):
+    """index * stride in 64 bits where one image of the tensor is too large for 32."""
+    if WIDE:
+        index = index.to(tl.int64)
+    return index * stride
+
+
+@triton.jit
 def bin_places(f, g, N, M):
     """Places of the bins (f, g) and (-f, g) in the list, and whether the second is another one than the first."""
     edge = (g == 0) | (2 * g == M)
     start = tl.where(g == 0, 0, N // 2 + 1 + (g - 1) * N)
     return start + f, start + N - f, (f > 0) & (2 * f < N) & (edge == 0)
+
+
+@triton.jit
+def by_channel(maps, LAST: tl.constexpr, C: tl.constexpr, F: tl.constexpr, W: tl.constexpr):
+    """[F, C * W], or [F, W * C] where channels come LAST -> [F * C, W]."""
+    if LAST:
+        maps = tl.permute(tl.reshape(maps, (F, W, C)), (0, 2, 1))
+    return tl.reshape(maps, (F * C, W))
 
 
 @triton.jit
@@ -61,10 +77,12 @@ def quadrants(
     f,
     g,
     LAST: tl.constexpr,
+    WIDE: tl.constexpr,
     C: tl.constexpr,
     F: tl.constexpr,
     G: tl.constexpr,
-    BLOCK: tl.constexpr,
+    H: tl.constexpr,
+    W: tl.constexpr,
     PRECISION: tl.constexpr,
     INTERPRETED: tl.constexpr,
 ):
@@ -73,27 +91,28 @@ def quadrants(
     table_h [2][frequencies_h][samples_h] and table_w alike; samples outside first..last are zeros of padding,
     which x does not have. LAST says that channels are neighbours in memory, and are loaded along them.
     """
-    inner = tl.arange(0, BLOCK)
-    across = tl.arange(0, C * BLOCK)
+    h_of, w_of, across = tl.arange(0, H), tl.arange(0, W), tl.arange(0, C * W)
     if LAST:
         c, w = channel + across % C, across // C
     else:
-        c, w = channel + across // BLOCK, across % BLOCK
-    offset = c.to(tl.int64) * channel_stride
+        c, w = channel + across // W, across % W
+    offset = distance(c, channel_stride, WIDE)
     rr = tl.zeros((F * C, G), tl.float32)
     ri = tl.zeros((F * C, G), tl.float32)
     ir = tl.zeros((F * C, G), tl.float32)
     ii = tl.zeros((F * C, G), tl.float32)
-    for column in range(0, last_column, BLOCK):
+    for column in range(0, last_column, W):
         kept = (c < channels) & (column + w >= first_column) & (column + w < last_column)
-        along = x + offset + (column + w).to(tl.int64) * column_stride
-        re = tl.zeros((F, C * BLOCK), tl.float32)
-        im = tl.zeros((F, C * BLOCK), tl.float32)
-        for row in range(0, last_row, BLOCK):
-            h = row + inner
+        along = offset + distance(column + w, column_stride, WIDE)
+        re = tl.zeros((F, C * W), tl.float32)
+        im = tl.zeros((F, C * W), tl.float32)
+        for row in range(0, last_row, H):
+            h = row + h_of
             inside = (h >= first_row) & (h < last_row)
             maps = tl.load(
-                along[None, :] + h.to(tl.int64)[:, None] * row_stride, mask=inside[:, None] & kept[None, :], other=0.0
+                x + (along[None, :] + distance(h, row_stride, WIDE)[:, None]),
+                mask=inside[:, None] & kept[None, :],
+                other=0.0,
             )
             cell = f[:, None] * samples_h + h[None, :]
             known = (f < frequencies_h)[:, None] & (h < samples_h)[None, :]
@@ -101,16 +120,14 @@ def quadrants(
             sine = tl.load(table_h + frequencies_h * samples_h + cell, mask=known, other=0.0)
             re = table_product(cosine, maps, re, PRECISION, INTERPRETED)
             im = table_product(sine, maps, im, PRECISION, INTERPRETED)
-        if LAST:
-            re = tl.permute(tl.reshape(re, (F, BLOCK, C)), (0, 2, 1))
-            im = tl.permute(tl.reshape(im, (F, BLOCK, C)), (0, 2, 1))
-        re, im = tl.reshape(re, (F * C, BLOCK)), tl.reshape(im, (F * C, BLOCK))
-        cell = g[None, :] * samples_w + (column + inner)[:, None]
-        known = (g < frequencies_w)[None, :] & (column + inner < samples_w)[:, None]
+        cell = g[None, :] * samples_w + (column + w_of)[:, None]
+        known = (g < frequencies_w)[None, :] & (column + w_of < samples_w)[:, None]
         cosine = tl.load(table_w + cell, mask=known, other=0.0)
         sine = tl.load(table_w + frequencies_w * samples_w + cell, mask=known, other=0.0)
+        re = by_channel(re, LAST, C, F, W)
         rr = product(re, cosine, rr, PRECISION, INTERPRETED)
         ri = product(re, sine, ri, PRECISION, INTERPRETED)
+        im = by_channel(im, LAST, C, F, W)
         ir = product(im, cosine, ir, PRECISION, INTERPRETED)
         ii = product(im, sine, ii, PRECISION, INTERPRETED)
     return rr - ii, ri + ir, rr + ii, ri - ir
@@ -135,13 +152,13 @@ def tile_of(pid, channels, frequencies_h, frequencies_w, C: tl.constexpr, F: tl.
 def store_bins(out, image, images, channels, c, f, g, N, M, known, plus_re, plus_im, minus_re, minus_im):
     """(f, g) and (-f, g) into out [bin][image][re, im][channel]."""
     plus, minus, other = bin_places(f[:, None], g[None, :], N, M)
-    step = tl.cast(images, tl.int64) * 2 * channels
-    at = out + image * 2 * channels + c[:, None]
+    step = images * 2 * channels
+    out += image * 2 * channels
     kind = out.dtype.element_ty
-    tl.store(at + plus.to(tl.int64) * step, plus_re.to(kind), mask=known)
-    tl.store(at + plus.to(tl.int64) * step + channels, plus_im.to(kind), mask=known)
-    tl.store(at + minus.to(tl.int64) * step, minus_re.to(kind), mask=known & other)
-    tl.store(at + minus.to(tl.int64) * step + channels, minus_im.to(kind), mask=known & other)
+    tl.store(out + (plus * step + c[:, None]), plus_re.to(kind), mask=known)
+    tl.store(out + (plus * step + c[:, None] + channels), plus_im.to(kind), mask=known)
+    tl.store(out + (minus * step + c[:, None]), minus_re.to(kind), mask=known & other)
+    tl.store(out + (minus * step + c[:, None] + channels), minus_im.to(kind), mask=known & other)
 
 
 @triton.jit
@@ -161,10 +178,12 @@ def input_bins(
     frequencies_h,
     frequencies_w,
     LAST: tl.constexpr,
+    WIDE: tl.constexpr,
     C: tl.constexpr,
     F: tl.constexpr,
     G: tl.constexpr,
-    BLOCK: tl.constexpr,
+    H: tl.constexpr,
+    W: tl.constexpr,
     PRECISION: tl.constexpr,
     INTERPRETED: tl.constexpr,
 ):
@@ -190,10 +209,12 @@ def input_bins(
         f,
         g,
         LAST,
+        WIDE,
         C,
         F,
         G,
-        BLOCK,
+        H,
+        W,
         PRECISION,
         INTERPRETED,
     )
@@ -227,10 +248,12 @@ def residual_bins(
     kept_h,
     kept_w,
     LAST: tl.constexpr,
+    WIDE: tl.constexpr,
     C: tl.constexpr,
     F: tl.constexpr,
     G: tl.constexpr,
-    BLOCK: tl.constexpr,
+    H: tl.constexpr,
+    W: tl.constexpr,
     PRECISION: tl.constexpr,
     INTERPRETED: tl.constexpr,
 ):
@@ -244,7 +267,7 @@ def residual_bins(
     last_h = tl.minimum(N, tl.cdiv(height + padding_h, step_h))
     last_w = tl.minimum(M, tl.cdiv(width + padding_w, step_w))
     plus_re, plus_im, minus_re, minus_im = quadrants(
-        base - padding_h * row_stride - padding_w * column_stride,
+        base - distance(padding_h, row_stride, WIDE) - distance(padding_w, column_stride, WIDE),
         channel_stride,
         row_stride * step_h,
         column_stride * step_w,
@@ -263,10 +286,12 @@ def residual_bins(
         f,
         g,
         LAST,
+        WIDE,
         C,
         F,
         G,
-        BLOCK,
+        H,
+        W,
         PRECISION,
         INTERPRETED,
     )
@@ -290,10 +315,12 @@ def residual_bins(
         f,
         g,
         LAST,
+        WIDE,
         C,
         F,
         G,
-        BLOCK,
+        H,
+        W,
         PRECISION,
         INTERPRETED,
     )

@@ -126,18 +126,18 @@ def kronecker(
     """DFT of a whole N x M map at once, for maps that lie in a grid of NP x MP.
 
     Returns:
-        [2, NP * MP, bins], real and imaginary part, and weights [bins]; float32, bins a multiple of ``block``
+        [2, bins, NP * MP], real and imaginary part, and weights [bins]; float32, bins a multiple of ``block``
         with zeros behind the real ones.
     """
     f, g = _bins(N, M)
     count = -(-len(f) // block) * block
     dft = [(table := designs.dft_rows(size).numpy())[0] + 1j * table[1] for size in (N, M)]
     along_h = np.where(f[:, None] < 0, dft[0][np.abs(f)].conj(), dft[0][np.abs(f)])
-    grid = np.zeros((2, NP, MP, count))
-    product = along_h.T[:, None, :] * dft[1][g].T[None, :, :]
-    grid[:, :N, :M, : len(f)] = product.real, product.imag
+    grid = np.zeros((2, count, NP, MP))
+    product = along_h[:, :, None] * dft[1][g][:, None, :]
+    grid[:, : len(f), :N, :M] = product.real, product.imag
     weights = np.zeros(count)
     weights[: len(f)] = bin_weights(N, M)
     return tuple(
-        torch.from_numpy(t).to(device, torch.float32).contiguous() for t in (grid.reshape(2, NP * MP, count), weights)
+        torch.from_numpy(t).to(device, torch.float32).contiguous() for t in (grid.reshape(2, count, NP * MP), weights)
     )  # type: ignore[return-value]
