@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +15,7 @@ from triton.runtime.cache import get_cache_manager
 
 from .._version import __version__
 
-__all__ = ["AUTOTUNE", "Config", "capturing", "chosen", "cached_choices", "next_power_of_two", "on_device_of", "tuning"]
+__all__ = ["AUTOTUNE", "Config", "capability", "capturing", "chosen", "cached_choices", "next_power_of_two", "on_device_of", "tuning"]
 
 AUTOTUNE = "ALIAS_OPS_AUTOTUNE"
 
@@ -51,6 +52,15 @@ def on_device_of(x: torch.Tensor) -> Any:
     if x.device.type == "xpu" and x.device.index != torch.xpu.current_device():
         return torch.xpu.device(x.device)
     return nullcontext()
+
+
+@cache
+def capability(device: torch.device) -> int:
+    """Compute capability, 90 for 9.0; that too where the device has none."""
+    if device.type != "cuda" or torch.version.hip is not None:
+        return 90
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
 
 
 def capturing() -> bool:

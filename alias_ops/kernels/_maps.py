@@ -6,7 +6,7 @@ import torch
 import triton
 import triton.language as tl
 
-__all__ = ["alignment", "first_sample", "images", "needs_wide_offsets", "offsets"]
+__all__ = ["alignment", "first_sample", "images", "in_units", "needs_wide_offsets", "offsets"]
 
 
 def images(x: torch.Tensor, *others: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
@@ -29,8 +29,8 @@ def images(x: torch.Tensor, *others: torch.Tensor) -> Iterator[tuple[torch.Tenso
 def alignment(x: torch.Tensor, *multiples: int) -> int:
     """The power of two, at most 16 bytes, that divides every map's place in samples, and ``multiples``.
 
-    Triton finds out only whether a stride is a multiple of 16; maps of 28 or 56 columns are not and still allow
-    loads of four.
+    Triton finds out only whether an argument is a multiple of 16; maps of 28 or 56 columns are not and still allow
+    loads of four. So kernels get strides and widths in units of this, see :func:`in_units`.
     """
     if x.stride(3) != 1:
         return 1
@@ -41,15 +41,24 @@ def alignment(x: torch.Tensor, *multiples: int) -> int:
     return align
 
 
+def in_units(t: torch.Tensor, align: int) -> tuple[int, ...]:
+    """Strides of [images, channels, H, W], all but the last in units of ``align`` samples.
+
+    0 along dimensions of one element, where any number would do.
+    """
+    image, channel, row, column = (stride if size > 1 else 0 for stride, size in zip(t.stride(), t.shape))
+    return image // align, channel // align, row // align, column
+
+
 def needs_wide_offsets(*tensors: torch.Tensor) -> bool:
     """Whether a sample can be 2^31 or more samples away from the first one of its map."""
     return any(sum((t.shape[d] - 1) * abs(t.stride(d)) for d in (-2, -1)) >= 2**31 for t in tensors)
 
 
 @triton.jit
-def first_sample(tensor, index, channels, image_stride, channel_stride):
-    """Pointer to map ``index`` (int64), counted through all images."""
-    return tensor + (index // channels) * image_stride + (index % channels) * channel_stride
+def first_sample(tensor, index, channels, image_stride, channel_stride, ALIGN: tl.constexpr):
+    """Pointer to map ``index`` (int64), counted through all images; strides in units of ALIGN."""
+    return tensor + ((index // channels) * image_stride + (index % channels) * channel_stride) * ALIGN
 
 
 @triton.jit
@@ -57,4 +66,4 @@ def offsets(position, stride, WIDE: tl.constexpr):
     """position * stride, in 64 bits only where a map may be that large: addresses take up registers."""
     if WIDE:
         return position.to(tl.int64) * stride
-    return position * stride.to(tl.int32)
+    return position * stride

@@ -10,7 +10,7 @@ import triton.language as tl
 
 from ._arithmetic import INPUT_BITS, inverse_scale, pieces, product, scale_of
 
-__all__ = ["BITS", "left_product", "load_table", "map_scale", "over_columns", "over_rows", "right_product"]
+__all__ = ["BITS", "left_product", "load_table", "map_scale", "over_columns", "over_rows", "right_product", "right_table"]
 
 BITS: tl.constexpr = tl.constexpr(INPUT_BITS)
 
@@ -43,10 +43,15 @@ def map_scale(largest, HB: tl.constexpr, CB: tl.constexpr):
 
 
 @triton.jit
-def right_product(samples, z, right, low, pitch, n, k, PRODUCTS: tl.constexpr):
-    """z + samples right[n, k]^T."""
+def right_table(right, low, pitch, n, k, PRODUCTS: tl.constexpr):
+    """right[n, k]^T and its low pieces. Loaded before the loop over rows wherever the loop does not change k."""
+    return load_table(right + n[None, :] * pitch + k[:, None], low, PRODUCTS)
+
+
+@triton.jit
+def right_product(samples, z, b, b_low, PRODUCTS: tl.constexpr):
+    """z + samples times a right table."""
     a, a_low = pieces(samples, PRODUCTS)
-    b, b_low = load_table(right + n[None, :] * pitch + k[:, None], low, PRODUCTS)
     return product(a, a_low, b, b_low, z, PRODUCTS)
 
 
@@ -57,4 +62,6 @@ def left_product(
     """total + left[m, h] z, z being [HB CB, BN]."""
     b, b_low = pieces(z, PRODUCTS)
     a, a_low = load_table(left + m[:, None] * pitch + h[None, :], low, PRODUCTS)
-    return product(a, a_low, tl.reshape(b, [HB, CB * BN]), tl.reshape(b_low, [HB, CB * BN]), total, PRODUCTS)
+    if CB > 1:
+        b, b_low = tl.reshape(b, [HB, CB * BN]), tl.reshape(b_low, [HB, CB * BN])
+    return product(a, a_low, b, b_low, total, PRODUCTS)

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 import triton
 
-from ._launch import Config, chosen, next_power_of_two, on_device_of
-from ._maps import alignment, images, needs_wide_offsets
+from ._launch import Config, capability, chosen, next_power_of_two, on_device_of
+from ._maps import alignment, images, in_units, needs_wide_offsets
 from ._precision import products
 from ._tables import padded, remembered
 from .separable2d_plan import Plan, plan
@@ -34,39 +34,43 @@ def _block(size: int, most: int) -> int:
 
 @lru_cache(1024)
 def candidates(
-    kind: str, height: int, width: int, out_height: int, out_width: int, terms: int, maps_together: int
+    kind: str, width: int, out_height: int, out_width: int, terms: int, together: int, exact: bool, chip: int
 ) -> tuple[Config, ...]:
     """Configurations worth measuring for maps of a size class; the first is the rule's choice.
 
+    Matrix units of Hopper take 64 rows at a time from four warps. Those of other chips, and of Hopper below that,
+    take 16 from one; of a chain of two products all warps of a program then share the rows, so that a program has
+    as many warps as it has rows by 16.
+
     Args:
-        kind: of the plan. Sizes are those of the kernel's operands: of a quarter for "split"; of rows and
-            columns of the one product for "small" (1 x inputs, 1 x outputs).
-        maps_together: of "tiled": neighbouring maps to load side by side, 1 unless x is channels_last.
+        kind: of the plan. Sizes are those of the kernel's operands: of a half for "split"; inputs and outputs of the
+            one product for "small".
+        terms: of the plan.
+        together: neighbouring maps to load side by side, 1 unless x is channels_last.
+        exact: whether three products are taken; they need more registers.
+        chip: compute capability, 90 where there is none.
     """
-    m, n = _block(out_height, 64), _block(out_width, 64)
+    m, n, w = _block(out_height, 64), _block(out_width, 64), _block(width, 128)
     if kind == "small":
         n = _block(out_width, 128)
-        return _config(4, BR=64, BK=_block(width, 64), BO=n), _config(4, BR=32, BK=_block(width, 128), BO=n)
+        return _config(8, BR=64, BK=_block(width, 64), BO=n), _config(4, BR=32, BK=_block(width, 64), BO=min(n, 64))
+    if together > 1:
+        n = min(n, 256 // together // (2 if m > 32 else 1))
+        return (_config(8, HB=16, WB=min(w, 64), BM=m, BN=max(16, n), CB=together),)
     if kind == "split":
-        rows = 32 if width <= 64 else 16
-        first = _config(4 if n <= 32 and m <= 32 else 8, HB=rows, WB=_block(width, 128), BM=m, BN=n)
-        return first, _config(8 if first.warps == 4 else 4, HB=rows, WB=_block(width, 128), BM=m, BN=n)
-    if maps_together > 1:
-        n = min(n, 32 if maps_together * m <= 256 else 16)
-        w = _block(width, 64)
-        return (_config(8, HB=16, WB=w, BM=m, BN=n, CB=maps_together),)
-    h, w = _block(height, 32), _block(width, 128)
-    if terms == 2:
-        n = min(n, 32)
-    warps = 1 if h * w <= 1024 else 2 if h * w <= 2048 else 4
-    if m * n >= 4096:
-        warps = 8
-    first = _config(warps, HB=h, WB=w, BM=m, BN=n, CB=1)
-    return first, _config(min(8, 2 * warps), HB=_block(height, 64 if w <= 64 else 16), WB=w, BM=m, BN=n, CB=1)
-
-
-def _strides(t: torch.Tensor) -> tuple[int, int, int, int]:
-    return t.stride(0), t.stride(1), t.stride(2), t.stride(3)
+        if w <= 64:
+            first = _config(4, HB=64, WB=w, BM=64, BN=min(n, 32))
+            return first, _config(8, HB=64, WB=w, BM=64, BN=min(n, 32))
+        if chip < 90:
+            return (_config(8, HB=32, WB=w, BM=128, BN=32),)
+        return (_config(8, HB=16 if exact else 32, WB=w, BM=128, BN=n),)
+    n = min(n, 32 if terms == 2 or w > 64 else 64)
+    if w <= 32 and m <= 16 and n <= 16:
+        return _config(1, HB=16, WB=w, BM=m, BN=n, CB=1), _config(1, HB=32, WB=w, BM=m, BN=n, CB=1)
+    if w <= 64:
+        first = _config(4, HB=64 if w * n <= 2048 else 32, WB=w, BM=64, BN=n, CB=1)
+        return first, _config(2, HB=32, WB=w, BM=32, BN=min(n, 32), CB=1)
+    return (_config(4, HB=32, WB=w, BM=64, BN=n, CB=1),)
 
 
 def _flat(t: torch.Tensor) -> bool:
@@ -105,16 +109,19 @@ def _run(p: Plan, x: torch.Tensor, y: torch.Tensor) -> None:
     (height, width), (out_height, out_width) = x.shape[2:], y.shape[2:]
     wide = needs_wide_offsets(x, y)
     common: dict[str, Any] = {"PRODUCTS": products(x), "WIDE": wide}
-    places = (maps, x.shape[1], *_strides(x), *_strides(y))
+    exact, chip = common["PRODUCTS"] == 3, capability(x.device)
     outer = p.right if p.outer is None else p.outer
     pitches = (p.left.stride(2), p.left.stride(1), p.right.stride(2), p.right.stride(1))
     if p.kind == "small":
         flat_x, flat_y = _flat(x), _flat(y)
         inputs, outputs = height * width, out_height * out_width
         common |= {"FLAT_X": flat_x, "FLAT_Y": flat_y}
-        common |= {"ALIGN_X": alignment(x, inputs) if flat_x else 1, "ALIGN_Y": alignment(y, outputs) if flat_y else 1}
-        options = candidates("small", 1, padded(inputs), 1, padded(outputs), 1, 1)
-        arguments = (x, y, p.right, *places, width, inputs, out_width, outputs, *pitches[2:], p.factors[1])
+        align_x, align_y = alignment(x, inputs) if flat_x else 1, alignment(y, outputs) if flat_y else 1
+        common |= {"ALIGN_X": align_x, "ALIGN_Y": align_y}
+        places = (maps, x.shape[1], *in_units(x, align_x), *in_units(y, align_y))
+        sizes = width, inputs // align_x, out_width, outputs // align_y
+        options = candidates("small", padded(inputs), 1, padded(outputs), 1, 1, exact, chip)
+        arguments = (x, y, p.right, *places, *sizes, *pitches[2:], p.factors[1])
 
         def run(config: Config) -> None:
             blocks = dict(config.blocks)
@@ -123,13 +130,14 @@ def _run(p: Plan, x: torch.Tensor, y: torch.Tensor) -> None:
 
         return _measured(run, "separable2d_small", (padded(inputs), padded(outputs)), options, x, maps // 64)
     if p.kind == "split":
-        height, width, out_height, out_width = height // 2, width // 2, out_height // 2, out_width // 2
-    common |= {"OUTER": p.outer is not None}
-    common |= {"ALIGN_X": alignment(x, width), "ALIGN_Y": alignment(y, out_width)}
-    sizes = height, width, out_height, out_width
-    size_class = tuple(map(padded, sizes))
+        width, out_width = width // 2, out_width // 2
+    align_x, align_y = alignment(x, width), alignment(y, out_width)
+    common |= {"OUTER": p.outer is not None, "ALIGN_X": align_x, "ALIGN_Y": align_y}
+    places = (maps, x.shape[1], *in_units(x, align_x), *in_units(y, align_y))
+    sizes = height, width // align_x, out_height, out_width // align_y
+    size_class = padded(height), padded(width), padded(out_height), padded(out_width)
     together = _together(x) if p.kind == "tiled" else 1
-    options = candidates(p.kind, *size_class, p.terms, together)
+    options = candidates(p.kind, *size_class[1:], p.terms, together, exact, chip)
     arguments = (x, y, p.left, p.right, outer, *places, *sizes, *pitches, *p.factors)
 
     def run_tiles(config: Config) -> None:

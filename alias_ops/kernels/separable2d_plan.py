@@ -1,6 +1,5 @@
 """What the factors of separable2d allow, and the tables that its kernels read. csrc/cpu/separable2d_plan.h is the
-same for the CPU; half-band axes are not looked for here: halving the inner size of a product that is split already
-leaves too little of it for a matrix unit.
+same for the CPU; half-band axes, and heights, are not split here: what they leave of a product is too little for a matrix unit.
 """
 
 from typing import NamedTuple
@@ -15,16 +14,16 @@ __all__ = ["LARGEST_SMALL", "Plan", "plan"]
 # Maps of up to this many samples, and results of as many, are one product with the Kronecker matrix.
 LARGEST_SMALL = 256
 
-# Sides between which splitting an axis pays: below, halves are smaller than the blocks of a matrix unit; above,
-# four sums and differences of a map's rows do not fit a program.
+# Widths between which splitting an axis pays: below, halves are smaller than the blocks of a matrix unit; above,
+# the halves of a block of rows do not fit a program.
 SMALLEST_SPLIT, LARGEST_SPLIT = 65, 256
 
 
 class Plan(NamedTuple):
     """A pair of factors, prepared.
 
-    kind "small": ``right`` is the whole operator [1, 2, M N, H W]. "split": the two tables of each axis are S and D
-    of [[P, Q], [Q, P]], see csrc/cpu/separable2d_tile.h. "tiled": the factors, term by term. ``outer`` holds the
+    kind "small": ``right`` is the whole operator [1, 2, M N, H W]. "split": ``right`` is S and D of [[P, Q], [Q, P]],
+    see separable2d_split. "tiled": the factors, term by term. ``outer`` holds the
     vectors of a second term of rank 1 (in_h, in_w, out_h, out_w, padded), if there is one. ``factors`` undo the
     scales of the two tables.
     """
@@ -76,10 +75,10 @@ def _outer_vectors(left: np.ndarray, right: np.ndarray, noise: float) -> list[np
     return [in_h, in_w, out_h, out_w]
 
 
-def _packed(vectors: list[np.ndarray], parts: int, device: torch.device) -> torch.Tensor:
-    """Vectors one after the other, each of their ``parts`` padded as the tables are."""
-    cut = [part for v in vectors for part in np.split(v, parts)]
-    whole = np.concatenate([np.pad(part, (0, padded(len(part)) - len(part))) for part in cut])
+def _packed(vectors: list[np.ndarray], halved: bool, device: torch.device) -> torch.Tensor:
+    """Vectors one after the other, those along the width in halves where it is split, each padded as tables are."""
+    parts = [part for v, axis in zip(vectors, "hwhw") for part in np.split(v, 2 if halved and axis == "w" else 1)]
+    whole = np.concatenate([np.pad(part, (0, padded(len(part)) - len(part))) for part in parts])
     return torch.from_numpy(whole).to(device, torch.float32)
 
 
@@ -100,11 +99,11 @@ def plan(left: np.ndarray, right: np.ndarray, adjoint: bool, rounding: float, de
     if vectors is not None:
         left, right = left[:1], right[:1]
     kind = "tiled"
-    sides = left.shape[2], right.shape[2]
-    fits = max(sides) >= SMALLEST_SPLIT and min(sides) > LARGEST_SPLIT // 8 and max(*sides) <= LARGEST_SPLIT
-    if len(left) == 1 and fits and all(_is_split(f[0], 2 * rounding) for f in (left, right)):
-        kind, left, right = "split", _halves(left[0]), _halves(right[0])
+    widths = right.shape[1:]
+    fits = len(right) == 1 and max(widths) >= SMALLEST_SPLIT and widths[1] <= LARGEST_SPLIT
+    if fits and _is_split(right[0], 2 * rounding):
+        kind, right = "split", _halves(right[0])
     tables = table(left, exponent_for_left(left), device), table(right, exponent_for_right(right), device)
-    outer = None if vectors is None else _packed(vectors, 2 if kind == "split" else 1, device)
+    outer = None if vectors is None else _packed(vectors, kind == "split", device)
     factors = 2.0 ** -tables[0].exponent, 2.0 ** -tables[1].exponent
     return Plan(kind, len(left), tables[0].values, tables[1].values, outer, factors)

@@ -30,12 +30,10 @@ def small(
     PRODUCTS: tl.constexpr, WIDE: tl.constexpr, FLAT_X: tl.constexpr, FLAT_Y: tl.constexpr,
     ALIGN_X: tl.constexpr, ALIGN_Y: tl.constexpr, BR: tl.constexpr, BK: tl.constexpr, BO: tl.constexpr,
 ):  # fmt: skip
-    x_image, x_channel = tl.multiple_of(x_image, ALIGN_X), tl.multiple_of(x_channel, ALIGN_X)
-    y_image, y_channel = tl.multiple_of(y_image, ALIGN_Y), tl.multiple_of(y_channel, ALIGN_Y)
-    inputs, outputs = tl.multiple_of(inputs, ALIGN_X), tl.multiple_of(outputs, ALIGN_Y)
+    inputs, outputs = inputs * ALIGN_X, outputs * ALIGN_Y
     index = tl.program_id(0).to(tl.int64) * BR + tl.arange(0, BR)
     live = index < maps
-    x_map = first_sample(x, index, channels, x_image, x_channel)
+    x_map = first_sample(x, index, channels, x_image, x_channel, ALIGN_X)
     o = tl.program_id(1) * BO + tl.arange(0, BO)
     total = tl.zeros([BR, BO], tl.float32)
     for k in range(0, inputs, BK):
@@ -51,7 +49,8 @@ def small(
             b_low = tl.load(at + table_low)
         part = product(a, a_low, b, b_low, tl.zeros([BR, BO], tl.float32), PRODUCTS)
         total += part * (inverse_scale(scale) * factor)[:, None]
-    y_map = first_sample(y, index, channels, y_image, y_channel)
+    y_map = first_sample(y, index, channels, y_image, y_channel, ALIGN_Y)
+    # Only flat maps come in units of more than one sample.
     if FLAT_Y:
         place = offsets(o, y_column, WIDE)
     else:

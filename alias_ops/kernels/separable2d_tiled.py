@@ -5,7 +5,7 @@ import triton.language as tl
 
 from ._arithmetic import inverse_scale
 from ._maps import first_sample, offsets
-from ._products import left_product, map_scale, over_columns, over_rows, right_product
+from ._products import left_product, map_scale, over_columns, over_rows, right_product, right_table
 
 __all__ = ["tiled"]
 
@@ -19,16 +19,30 @@ def _rows(x_rows, live, w, width, x_column, WIDE: tl.constexpr):
 
 @triton.jit
 def _step(
-    samples, z, z_2, row_sums, right, low, pitch, term, n, w, in_w,
+    samples, z, z_2, row_sums, b, b_low, b_2, b_2_low, to_sum,
     TERMS: tl.constexpr, OUTER: tl.constexpr, PRODUCTS: tl.constexpr,
 ):  # fmt: skip
     """What a block of samples adds to the first products of both terms, and to the rank-1 term's row sums."""
-    z = right_product(samples, z, right, low, pitch, n, w, PRODUCTS)
+    z = right_product(samples, z, b, b_low, PRODUCTS)
     if TERMS == 2:
-        z_2 = right_product(samples, z_2, right + term, low, pitch, n, w, PRODUCTS)
+        z_2 = right_product(samples, z_2, b_2, b_2_low, PRODUCTS)
     if OUTER:
-        row_sums += tl.sum(samples * tl.load(in_w + w)[None, :], axis=1)
+        row_sums += tl.sum(samples * to_sum[None, :], axis=1)
     return z, z_2, row_sums
+
+
+@triton.jit
+def _tables(
+    right, low, pitch, n, w, in_w, TERMS: tl.constexpr, OUTER: tl.constexpr, PRODUCTS: tl.constexpr
+):  # fmt: skip
+    """What _step multiplies columns w with."""
+    b, b_low = right_table(right, low, pitch, n, w, PRODUCTS)
+    b_2, b_2_low, to_sum = b, b_low, w
+    if TERMS == 2:
+        b_2, b_2_low = right_table(right + 2 * low, low, pitch, n, w, PRODUCTS)
+    if OUTER:
+        to_sum = tl.load(in_w + w)
+    return b, b_low, b_2, b_2_low, to_sum
 
 
 @triton.jit(do_not_specialize=["maps"])
@@ -45,10 +59,7 @@ def tiled(
     WHOLE: WB covers the width, so that a block of rows is read once; otherwise twice, for its largest sample first.
     LAST: y is channels_last, where neighbouring maps are neighbours in memory.
     """
-    x_image, x_channel = tl.multiple_of(x_image, ALIGN_X), tl.multiple_of(x_channel, ALIGN_X)
-    y_image, y_channel = tl.multiple_of(y_image, ALIGN_Y), tl.multiple_of(y_channel, ALIGN_Y)
-    x_row, y_row = tl.multiple_of(x_row, ALIGN_X), tl.multiple_of(y_row, ALIGN_Y)
-    width, out_width = tl.multiple_of(width, ALIGN_X), tl.multiple_of(out_width, ALIGN_Y)
+    width, out_width = width * ALIGN_X, out_width * ALIGN_Y
     block = tl.program_id(0).to(tl.int64) * CB
     n = tl.program_id(1) * BN + tl.arange(0, BN)
     m = tl.program_id(2) * BM + tl.arange(0, BM)
@@ -56,13 +67,15 @@ def tiled(
     row, index = r // CB, block + r % CB
     if CB == 1:
         index = block
-    x_map = first_sample(x, index, channels, x_image, x_channel)
+    x_map = first_sample(x, index, channels, x_image, x_channel, ALIGN_X)
     w = tl.arange(0, WB)
     in_h, in_w = outer, outer + left_pitch
+    if WHOLE:
+        b, b_low, b_2, b_2_low, to_sum = _tables(right, right_low, right_pitch, n, w, in_w, TERMS, OUTER, PRODUCTS)
     total = tl.zeros([BM, CB * BN], tl.float32)
     common = tl.zeros([CB], tl.float32)
     for h in range(0, height, HB):
-        x_rows = x_map + offsets(h + row, x_row, WIDE)
+        x_rows = x_map + offsets(h + row, x_row, WIDE) * ALIGN_X
         live = (h + row < height) & (index < maps)
         if WHOLE:
             samples = _rows(x_rows, live, w, width, x_column, WIDE)
@@ -80,16 +93,17 @@ def tiled(
         row_sums = tl.zeros([HB * CB], tl.float32)
         if WHOLE:
             z, z_2, row_sums = _step(
-                samples * to_rows, z, z_2, row_sums, right, right_low, right_pitch, 2 * right_low, n, w, in_w,
-                TERMS, OUTER, PRODUCTS,
-            )  # fmt: skip
+                samples * to_rows, z, z_2, row_sums, b, b_low, b_2, b_2_low, to_sum, TERMS, OUTER, PRODUCTS
+            )
         else:
             for first in range(0, width, WB):
                 block_of_x = _rows(x_rows, live, first + w, width, x_column, WIDE) * to_rows
+                b, b_low, b_2, b_2_low, to_sum = _tables(
+                    right, right_low, right_pitch, n, first + w, in_w, TERMS, OUTER, PRODUCTS
+                )
                 z, z_2, row_sums = _step(
-                    block_of_x, z, z_2, row_sums, right, right_low, right_pitch, 2 * right_low, n, first + w, in_w,
-                    TERMS, OUTER, PRODUCTS,
-                )  # fmt: skip
+                    block_of_x, z, z_2, row_sums, b, b_low, b_2, b_2_low, to_sum, TERMS, OUTER, PRODUCTS
+                )
         rows_of_left = h + tl.arange(0, HB)
         part = tl.zeros([BM, CB * BN], tl.float32)
         part = left_product(z, part, left, left_low, left_pitch, m, rows_of_left, PRODUCTS, HB, CB, BN)
@@ -114,6 +128,6 @@ def tiled(
         else:
             per_column = over_columns(common, CB, BN)
         total += tl.load(out_h + m)[:, None] * (per_column * tl.load(out_w + n))[None, :]
-    y_columns = first_sample(y, index, channels, y_image, y_channel) + offsets(n, y_column, WIDE)
+    y_columns = first_sample(y, index, channels, y_image, y_channel, ALIGN_Y) + offsets(n, y_column, WIDE)
     mask = (m < out_height)[:, None] & ((n < out_width) & (index < maps))[None, :]
-    tl.store(y_columns[None, :] + offsets(m, y_row, WIDE)[:, None], total.to(y.dtype.element_ty), mask=mask)
+    tl.store(y_columns[None, :] + offsets(m, y_row, WIDE)[:, None] * ALIGN_Y, total.to(y.dtype.element_ty), mask=mask)
