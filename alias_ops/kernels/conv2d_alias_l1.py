@@ -68,7 +68,7 @@ def _along_channels(x: torch.Tensor) -> bool:
     return x.stride(1) < x.stride(3)
 
 
-def _wide(x: torch.Tensor, images: int = 1) -> bool:
+def wide(x: torch.Tensor, images: int = 1) -> bool:
     """Whether offsets within so many images pass 32 bits, with room for a block beyond the last sample."""
     sizes = (images, *x.shape[1:])
     return sum((size + 64) * stride for size, stride in zip(sizes, x.stride()) if stride) - 64 * x.stride(0) >= 2**31
@@ -89,7 +89,7 @@ def _residual(x, weight, bias, output, layer: Layer, t: Tables, geometry, out) -
     residual_measure[(tiles,)](
         x, _panels(weight, layer), t.smooth_h, t.smooth_w, dft, weights, out, *x.stride(),
         layer.batch, layer.outputs, layer.inputs, layer.group_outputs, height, width, *layer.kernel,
-        *stride, *padding, *dilation, N, M, dft.shape[1], WIDE=_wide(x, b["I"]), **config.arguments(), **_switches(layer),
+        *stride, *padding, *dilation, N, M, dft.shape[1], WIDE=wide(x, b["I"]), **config.arguments(), **_switches(layer),
     )  # fmt: skip
 
 
@@ -117,7 +117,7 @@ def _pointwise(x, weight, bias, output, layer: Layer, t: Tables, geometry, out) 
         images = len(piece)
         residual_bins[_spectra_grid(config, images, layer.channels, frequencies)](
             piece, x_bins, t.dft_h, t.dft_w, t.low_h, t.low_w, *x.stride(), images, layer.channels, height, width,
-            *stride, *padding, N, M, *t.kept, LAST=_along_channels(x), WIDE=_wide(x), **config.arguments(), **_switches(layer),
+            *stride, *padding, N, M, *t.kept, LAST=_along_channels(x), WIDE=wide(x), **config.arguments(), **_switches(layer),
         )  # fmt: skip
         parts = walk_parts(layer, images, bins)[1]
         partial = result if parts == 1 else out.new_empty(parts, *result.shape)
@@ -185,7 +185,7 @@ class _Bins:
         output_bins[grid](
             y, y if bias is None else bias, self.lines, self.y_bins, partial[parts:], t.dft_h, t.dft_w,
             t.frame_h, t.frame_w, *y.stride(), images, layer.outputs, *t.outputs, *t.kept, *t.lines,
-            BIAS=bias is not None, LAST=_along_channels(y), WIDE=_wide(y), **config.arguments(), **_switches(layer),
+            BIAS=bias is not None, LAST=_along_channels(y), WIDE=wide(y), **config.arguments(), **_switches(layer),
         )  # fmt: skip
         _walk(self.x_bins, self.spectrum, self.y_bins, t.kept_weights, partial, layer, images, self.bins)
         torch.sum(partial, 0, out=out)
@@ -194,7 +194,7 @@ class _Bins:
         config = spectra_blocks(self.layer, self.t.kept, (x.shape[2], x.shape[3]))
         input_bins[_spectra_grid(config, len(x), x.shape[1], self.t.kept)](
             x, self.x_bins, self.t.input_h, self.t.input_w, *x.stride(), *x.shape, *self.t.kept,
-            LAST=_along_channels(x), WIDE=_wide(x), **config.arguments(), **_switches(self.layer),
+            LAST=_along_channels(x), WIDE=wide(x), **config.arguments(), **_switches(self.layer),
         )  # fmt: skip
 
     def _lines(self, x: torch.Tensor) -> None:
@@ -206,7 +206,7 @@ class _Bins:
         grid = images * sum(t.edges) * -(-x.shape[1] // b["C"]) * -(-rows // b["F"])
         line_spectra[(grid,)](
             x, self.x_lines, t.samples, t.full_h, t.low_w, *x.stride(), *x.shape, *t.edges, *layer.kernel, *t.kept,
-            taps, WIDE=_wide(x), **config.arguments(), **_switches(layer),
+            taps, WIDE=wide(x), **config.arguments(), **_switches(layer),
         )  # fmt: skip
         config = product_blocks(layer, images)
         b = dict(config.blocks)

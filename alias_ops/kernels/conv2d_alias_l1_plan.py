@@ -16,6 +16,7 @@ __all__ = [
     "images_at_once",
     "line_blocks",
     "measure_blocks",
+    "on_chip",
     "product_blocks",
     "residual_blocks",
     "seconds",
@@ -164,7 +165,7 @@ def images_at_once(layer: Layer, t: Tables) -> int:
     return images if images < 64 else images // 64 * 64 if images < layer.batch else layer.batch
 
 
-def _on_chip(layer: Layer, t: Tables) -> bool:
+def on_chip(layer: Layer, t: Tables) -> bool:
     grid = next_power_of_two(t.outputs[0], 8) * next_power_of_two(t.outputs[1], 8)
     return grid <= LARGEST_GRID[layer.precision] and layer.geometry[1][0] <= LONGEST_ROW
 
@@ -222,6 +223,6 @@ def served_by(layer: Layer, t: Tables) -> str:
     - "bins" (identity 7): all others, from the output given or the strided convolution.
     """
     walk = "pointwise" if layer.pointwise else "bins"
-    if (layer.output_given and not layer.pointwise) or not _on_chip(layer, t):
+    if (layer.output_given and not layer.pointwise) or not on_chip(layer, t):
         return walk
     return min((walk, "residual"), key=lambda branch: seconds(layer, t, branch))
