@@ -20,16 +20,11 @@ GOLDEN = golden(ARCHIVES[2])
 
 # What one interpreted program costs is paid per program: a cross-section of the geometries, small ones.
 GEOMETRIES = [
-    *(f"kernel {k}" for k in (1, 2, 3, 5, 7)),
-    *(f"kernel {k}, odd size" for k in (1, 2, 3, 7)),
-    *(f"stride {s}" for s in (1, 3, 4, 5)),
-    *(f"stride {s}, kernel 1" for s in (1, 3, 4)),
-    *(f"padding {p}" for p in (0, 2, 3)),
-    *(name for name in CASES if "padding a" in name or "padding with" in name or "dilation" in name),
-    *("stride above the kernel", "stride above the map", "patches", "non-square kernel", "another non-square kernel"),
-    *("a pair of everything", "stride along one axis", "one row", "one column", "one output"),
-    *("depthwise", "groups", "groups, kernel 1", "depthwise, kernel 1", "groups of few channels"),
-    *("17 to 33 channels", "33 to 15 channels, kernel 1", "batch of 17"),
+    *("kernel 1", "kernel 2", "kernel 3", "kernel 7", "kernel 1, odd size", "kernel 5, odd size", "stride 1", "stride 4"),
+    *("stride 3, kernel 1", "padding 3", "padding above the kernel", "padding along one axis with kernel 1"),
+    *("padding above the map", "dilation with kernel 1", "kernel as large as the padded map", "stride above the map"),
+    *("another non-square kernel", "a pair of everything", "one row", "one column", "one output", "batch of 17"),
+    *("depthwise", "groups, kernel 1", "17 to 33 channels", "33 to 15 channels, kernel 1"),
 ]
 
 
@@ -108,7 +103,7 @@ def test_geometries(device, force, branch, name):
 def test_every_branch_serves_a_geometry():
     layers = [operands(name, torch.float32) for name in GEOMETRIES]
     for branch in BRANCHES:
-        assert sum(can_serve(branch, *each) for each in layers) >= 8
+        assert sum(can_serve(branch, *each) for each in layers) >= 6
 
 
 @pytest.mark.parametrize("name", ["kernel 3, odd size", "a pair of everything", "groups"])
@@ -124,7 +119,7 @@ def test_bins_of_an_output_that_is_not_at_hand(device, force, name):
         ("residual", "kernel 3, odd size"),
         ("residual", "kernel 1"),
         ("residual", "groups"),
-        ("bins", "kernel 3, odd size"),
+        ("bins", "batch of 3"),
         ("bins", "a pair of everything"),
         ("bins", "groups"),
         ("pointwise", "kernel 1"),
@@ -140,7 +135,7 @@ def test_half_precision(device, force, branch, name, dtype):
 @pytest.mark.parametrize("dtype", (torch.float32, *HALF), ids=str)
 def test_a_large_mean_stays_in_its_bin(device, force, dtype):
     """What a table's rounding leaks out of DC counts in every other bin."""
-    x, weight, geometry = operands("padding 1", dtype)
+    x, weight, geometry = operands("batch of 1", dtype)
     x = (x * 0.25 + 8).to(dtype)
     for branch in ("residual", "bins"):
         force(branch)
@@ -162,7 +157,7 @@ def test_golden_vectors(device, case):
     assert_close(measured(device, x, weight, output=output, **geometry), expected, torch.float32)
 
 
-@pytest.mark.parametrize("size", [(34, 33), (66, 20), (21, 130)], ids=str)
+@pytest.mark.parametrize("size", [(66, 6), (5, 40), (3, 130)], ids=str)
 @pytest.mark.parametrize(("branch", "kernel"), [("bins", 3), ("pointwise", 1)])
 def test_more_bins_than_a_tile(device, force, branch, kernel, size):
     force(branch)
@@ -174,14 +169,23 @@ def test_more_bins_than_a_tile(device, force, branch, kernel, size):
 # ---- operands --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize(("branch", "kernel"), [("residual", 3), ("bins", 3), ("pointwise", 1)])
+# The branch "bins" reads x twice and the output too; the others read x alone.
+SOME_LAYOUTS = ["channels_last", "transposed maps", "batch and channels swapped", "expanded columns"]
+
+
+@pytest.mark.parametrize(
+    ("branch", "kernel", "layout"),
+    [
+        *(("bins", 3, layout) for layout in LAYOUTS),
+        *((branch, k, layout) for branch, k in (("residual", 3), ("pointwise", 1)) for layout in SOME_LAYOUTS),
+    ],
+)
 def test_layouts(device, force, branch, kernel, layout):
     force(branch)
     make = LAYOUTS[layout]
-    x, weight = make(2, 5, 8, 7, dtype=torch.float32), make(6, 5, kernel, kernel, dtype=torch.float32, seed=1)
+    x, weight = make(2, 5, 6, 5, dtype=torch.float32), make(6, 5, kernel, kernel, dtype=torch.float32, seed=1)
     geometry = {"stride": 2, "padding": kernel // 2}
-    noise = make(2, 6, 4, 4, dtype=torch.float64, seed=2)
+    noise = make(2, 6, 3, 3, dtype=torch.float64, seed=2)
     output = torch.empty_like(noise, dtype=x.dtype).copy_(layer(x.double(), weight, **geometry))
     # A constant row of weights or of x may alias little: relative to what the layer returns.
     assert_measures(device, x, weight, geometry, output, scale=output)
@@ -215,17 +219,17 @@ def test_no_images(device, kernel, dtype):
 @pytest.mark.parametrize(("branch", "kernel"), [("residual", 3), ("residual", 1), ("bins", 3), ("pointwise", 1)])
 def test_nan_and_inf_stay_in_their_image(device, force, branch, kernel, value):
     force(branch)
-    x, weight = randn(5, 3, 8, 8, dtype=torch.float32), randn(4, 3, kernel, kernel, dtype=torch.float32, seed=1)
+    x, weight = randn(4, 2, 5, 6, dtype=torch.float32), randn(4, 3, kernel, kernel, dtype=torch.float32, seed=1)
     given = {"padding": kernel // 2, "output": layer(x, weight, padding=kernel // 2) if branch == "bins" else None}
     clean = measured(device, x, weight, **given)
     x[2, 1, 3, 4] = value
     maps = measured(device, x, weight, **given)
     assert not maps[2].isfinite().any()
-    assert torch.equal(maps[[0, 1, 3, 4]], clean[[0, 1, 3, 4]])
+    assert torch.equal(maps[[0, 1, 3]], clean[[0, 1, 3]])
 
 
 @pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16), ids=str)
-@pytest.mark.parametrize("name", ["kernel 3, odd size", "groups", "kernel 1, odd size", "batch of 17"])
+@pytest.mark.parametrize("name", ["batch of 3", "groups", "kernel 1, odd size"])
 @pytest.mark.parametrize("branch", BRANCHES)
 def test_nothing_is_read_before_it_is_written(device, force, monkeypatch, branch, name, dtype):
     x, weight, geometry = operands(name, dtype)
@@ -236,7 +240,9 @@ def test_nothing_is_read_before_it_is_written(device, force, monkeypatch, branch
 
     def poisoned(self, *sizes, dtype=None, **kwargs):
         made.append(sizes)
-        return self.new_full(sizes[0] if isinstance(sizes[0], (tuple, list, torch.Size)) else sizes, float("nan"), dtype=dtype)
+        shape = sizes[0] if isinstance(sizes[0], (tuple, list)) else sizes
+        floating = (dtype or self.dtype).is_floating_point
+        return self.new_full(shape, float("nan") if floating else -1, dtype=dtype)
 
     monkeypatch.setattr(torch.Tensor, "new_empty", poisoned)
     assert_measures(device, x, weight, geometry, layer(x, weight, **geometry) if branch == "bins" else None)
@@ -246,14 +252,14 @@ def test_nothing_is_read_before_it_is_written(device, force, monkeypatch, branch
 # ---- how the work is cut ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("branch", "name"), [("bins", "batch of 17"), ("pointwise", "stride 3, kernel 1")])
+@pytest.mark.parametrize(("branch", "name"), [("bins", "batch of 3"), ("pointwise", "stride 3, kernel 1")])
 def test_images_in_chunks_and_bins_in_parts(device, force, monkeypatch, branch, name):
     force(branch)
     x, weight, geometry = operands(name, torch.float32)
     given = {"output": layer(x, weight, **geometry) if branch == "bins" else None, **geometry}
     at_once = measured(device, x, weight, **given)
     assert torch.equal(measured(device, x, weight, **given), at_once)
-    monkeypatch.setattr(kernels, "images_at_once", lambda layer, t: max(1, len(x) // 2))
+    monkeypatch.setattr(kernels, "images_at_once", lambda layer, t: 2)
     monkeypatch.setattr(plan, "PROGRAMS", 6)
     in_pieces = measured(device, x, weight, **given)
     assert_close(in_pieces, at_once, torch.float32)
@@ -280,7 +286,7 @@ def test_wide_offsets_are_taken_where_an_image_needs_them():
     ("sizes", "output", "branch"),
     [
         ((100, 64, 128, 32, 3), True, "bins"),
-        ((100, 64, 128, 32, 3), False, "bins"),
+        ((4096, 64, 128, 32, 3), False, "bins"),
         ((100, 64, 128, 32, 1), True, "residual"),
         ((2, 8, 8, 16, 3), False, "residual"),
         ((64, 256, 512, 56, 1), True, "pointwise"),

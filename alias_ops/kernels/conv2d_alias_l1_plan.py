@@ -185,8 +185,7 @@ def seconds(layer: Layer, t: Tables, branch: str) -> float:
         transforms = 2 * tiles * layer.channels * low
         last = 4 * bin_count(N, M) * grid * tiles * b["O"] * layer.groups
         work = 2 * grid * kernel_h * kernel_w * layer.inputs * tiles * b["O"] * layer.groups
-        image = max((transforms + last) / spectra + work / layer.rate, read * tiles / BANDWIDTH)
-        return LAUNCH + layer.batch * image
+        return LAUNCH + layer.batch * max((transforms + last) / spectra + work / layer.rate, read * tiles / BANDWIDTH)
 
     def transform(rows: int, columns: int, frequencies: tuple[int, int]) -> int:
         f, g = (-(-count // 16) * 16 for count in frequencies)
@@ -210,8 +209,8 @@ def seconds(layer: Layer, t: Tables, branch: str) -> float:
         if not layer.output_given:
             work += 2 * N * M * kernel_h * kernel_w * layer.inputs * layer.outputs
             launches += 1
-    image = ops / spectra + work / layer.rate + (read + moved) / BANDWIDTH
-    return LAUNCH * launches * -(-layer.batch // images_at_once(layer, t)) + layer.batch * image
+    chunks = -(-layer.batch // images_at_once(layer, t))
+    return LAUNCH * launches * chunks + layer.batch * max(ops / spectra + work / layer.rate, (read + moved) / BANDWIDTH)
 
 
 def served_by(layer: Layer, t: Tables) -> str:
