@@ -65,7 +65,7 @@ def _key(launch: Launch) -> tuple:
     plain = {p.name for p in launch.kernel.params if not p.is_constexpr}
     kept = {n: v.dtype if isinstance(v, torch.Tensor) else v for n, v in launch.arguments.items() if n not in plain}
     types = [v.dtype for v in launch.arguments.values() if isinstance(v, torch.Tensor)]
-    units = [n for n in plain if launch.arguments[n] == 1 and isinstance(launch.arguments[n], int)]
+    units = [n for n in plain if isinstance(launch.arguments[n], int) and launch.arguments[n] == 1]
     return str(sorted(kept.items())), str(types), str(sorted(units)), str(launch.options)
 
 

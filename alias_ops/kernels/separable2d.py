@@ -21,7 +21,7 @@ from .separable2d_small import small
 from .separable2d_split import split
 from .separable2d_tiled import tiled
 
-__all__ = ["candidates", "separable2d"]
+__all__ = ["apply_plan", "candidates", "maps_together", "separable2d"]
 
 
 def _config(warps: int, stages: int = 1, **blocks: int) -> Config:
@@ -34,7 +34,7 @@ def _block(size: int, most: int) -> int:
 
 @lru_cache(1024)
 def candidates(
-    kind: str, width: int, out_height: int, out_width: int, terms: int, together: int, exact: bool, chip: int
+    kind: str, height: int, width: int, out_height: int, out_width: int, terms: int, together: int, exact: bool, chip: int
 ) -> tuple[Config, ...]:
     """Configurations worth measuring for maps of a size class; the first is the rule's choice.
 
@@ -50,7 +50,7 @@ def candidates(
         exact: whether three products are taken; they need more registers.
         chip: compute capability, 90 where there is none.
     """
-    m, n, w = _block(out_height, 64), _block(out_width, 64), _block(width, 128)
+    h, m, n, w = min(height, 64), _block(out_height, 64), _block(out_width, 64), _block(width, 128)
     if kind == "small":
         n = _block(out_width, 128)
         return _config(8, BR=64, BK=_block(width, 64), BO=n), _config(4, BR=32, BK=_block(width, 64), BO=min(n, 64))
@@ -59,18 +59,18 @@ def candidates(
         return (_config(8, HB=16, WB=min(w, 64), BM=m, BN=max(16, n), CB=together),)
     if kind == "split":
         if w <= 64:
-            first = _config(4, HB=64, WB=w, BM=64, BN=min(n, 32))
-            return first, _config(8, HB=64, WB=w, BM=64, BN=min(n, 32))
+            first = _config(4, HB=h, WB=w, BM=64, BN=min(n, 32))
+            return first, _config(8, HB=h, WB=w, BM=64, BN=min(n, 32))
         if chip < 90:
-            return (_config(8, HB=32, WB=w, BM=128, BN=32),)
-        return (_config(8, HB=16 if exact else 32, WB=w, BM=128, BN=n),)
+            return (_config(8, HB=min(h, 32), WB=w, BM=128, BN=32),)
+        return (_config(8, HB=16 if exact else min(h, 32), WB=w, BM=128, BN=n),)
     n = min(n, 32 if terms == 2 or w > 64 else 64)
     if w <= 32 and m <= 16 and n <= 16:
-        return _config(1, HB=16, WB=w, BM=m, BN=n, CB=1), _config(1, HB=32, WB=w, BM=m, BN=n, CB=1)
+        return _config(1, HB=16, WB=w, BM=m, BN=n, CB=1), _config(1, HB=min(h, 32), WB=w, BM=m, BN=n, CB=1)
     if w <= 64:
-        first = _config(4, HB=64 if w * n <= 2048 else 32, WB=w, BM=64, BN=n, CB=1)
-        return first, _config(2, HB=32, WB=w, BM=32, BN=min(n, 32), CB=1)
-    return (_config(4, HB=32, WB=w, BM=64, BN=n, CB=1),)
+        first = _config(4, HB=min(h, 64 if w * n <= 2048 else 32), WB=w, BM=64, BN=n, CB=1)
+        return first, _config(2, HB=min(h, 32), WB=w, BM=32, BN=min(n, 32), CB=1)
+    return (_config(4, HB=min(h, 32), WB=w, BM=64, BN=n, CB=1),)
 
 
 def _flat(t: torch.Tensor) -> bool:
@@ -78,7 +78,7 @@ def _flat(t: torch.Tensor) -> bool:
     return t.shape[2] == 1 or t.stride(2) == t.shape[3] * t.stride(3)
 
 
-def _together(x: torch.Tensor) -> int:
+def maps_together(x: torch.Tensor) -> int:
     """How many neighbouring maps to read side by side: one memory transaction's worth where they are neighbours."""
     if x.stride(1) != 1 or x.stride(3) == 1 or x.shape[1] < 2:
         return 1
@@ -101,15 +101,17 @@ def separable2d(
     prepared = remembered(plan, (left, right), adjoint, rounding, x.device)
     with on_device_of(x):
         for maps, results in images(x, out):
-            _run(prepared, maps, results)
+            apply_plan(prepared, maps, results, products(x))
 
 
-def _run(p: Plan, x: torch.Tensor, y: torch.Tensor) -> None:
+def apply_plan(p: Plan, x: torch.Tensor, y: torch.Tensor, count: int) -> None:
+    """Launch the kernel of a plan for x and y [images, channels, any, any], with ``count`` products a product."""
     maps = x.shape[0] * x.shape[1]
     (height, width), (out_height, out_width) = x.shape[2:], y.shape[2:]
     wide = needs_wide_offsets(x, y)
-    common: dict[str, Any] = {"PRODUCTS": products(x), "WIDE": wide}
-    exact, chip = common["PRODUCTS"] == 3, capability(x.device)
+    common: dict[str, Any] = {"PRODUCTS": count, "WIDE": wide}
+    kinds = str(x.dtype), str(y.dtype), count
+    exact, chip = count == 3, capability(x.device)
     outer = p.right if p.outer is None else p.outer
     pitches = (p.left.stride(2), p.left.stride(1), p.right.stride(2), p.right.stride(1))
     if p.kind == "small":
@@ -120,7 +122,7 @@ def _run(p: Plan, x: torch.Tensor, y: torch.Tensor) -> None:
         common |= {"ALIGN_X": align_x, "ALIGN_Y": align_y}
         places = (maps, x.shape[1], *in_units(x, align_x), *in_units(y, align_y))
         sizes = width, inputs // align_x, out_width, outputs // align_y
-        options = candidates("small", padded(inputs), 1, padded(outputs), 1, 1, exact, chip)
+        options = candidates("small", 1, padded(inputs), 1, padded(outputs), 1, 1, exact, chip)
         arguments = (x, y, p.right, *places, *sizes, *pitches[2:], p.factors[1])
 
         def run(config: Config) -> None:
@@ -128,7 +130,7 @@ def _run(p: Plan, x: torch.Tensor, y: torch.Tensor) -> None:
             grid = triton.cdiv(maps, blocks["BR"]), triton.cdiv(outputs, blocks["BO"])
             small[grid](*arguments, **common, **config.arguments())
 
-        return _measured(run, "separable2d_small", (padded(inputs), padded(outputs)), options, x, maps // 64)
+        return _measured(run, "separable2d_small", (padded(inputs), padded(outputs), *kinds), options, x, maps // 64)
     if p.kind == "split":
         width, out_width = width // 2, out_width // 2
     align_x, align_y = alignment(x, width), alignment(y, out_width)
@@ -136,8 +138,8 @@ def _run(p: Plan, x: torch.Tensor, y: torch.Tensor) -> None:
     places = (maps, x.shape[1], *in_units(x, align_x), *in_units(y, align_y))
     sizes = height, width // align_x, out_height, out_width // align_y
     size_class = padded(height), padded(width), padded(out_height), padded(out_width)
-    together = _together(x) if p.kind == "tiled" else 1
-    options = candidates(p.kind, *size_class[1:], p.terms, together, exact, chip)
+    together = maps_together(x) if p.kind == "tiled" else 1
+    options = candidates(p.kind, *size_class, p.terms, together, exact, chip)
     arguments = (x, y, p.left, p.right, outer, *places, *sizes, *pitches, *p.factors)
 
     def run_tiles(config: Config) -> None:
@@ -154,10 +156,9 @@ def _run(p: Plan, x: torch.Tensor, y: torch.Tensor) -> None:
         whole = blocks["WB"] >= width
         tiled[grid](*arguments, **common, TERMS=p.terms, LAST=last, WHOLE=whole, **config.arguments())
 
-    key = (*size_class, p.terms, p.outer is not None, together)
+    key = (*size_class, p.terms, p.outer is not None, together, *kinds)
     return _measured(run_tiles, f"separable2d_{p.kind}", key, options, x, maps // together)
 
 
 def _measured(run, name: str, key: tuple, options: tuple[Config, ...], x: torch.Tensor, programs: int) -> None:
-    key = (*key, str(x.dtype), products(x))
     run(chosen(name, key, options, run, x, programs))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ._tables import exponent_for_left, exponent_for_right, padded, table
+from ._tables import UNIT_ROWS, exponent_for_left, exponent_for_right, padded, table
 
 __all__ = ["LARGEST_SMALL", "Plan", "plan"]
 
@@ -77,9 +77,10 @@ def _outer_vectors(left: np.ndarray, right: np.ndarray, noise: float) -> list[np
 
 def _packed(vectors: list[np.ndarray], halved: bool, device: torch.device) -> torch.Tensor:
     """Vectors one after the other, those along the width in halves where it is split, each padded as tables are."""
-    parts = [part for v, axis in zip(vectors, "hwhw") for part in np.split(v, 2 if halved and axis == "w" else 1)]
-    whole = np.concatenate([np.pad(part, (0, padded(len(part)) - len(part))) for part in parts])
-    return torch.from_numpy(whole).to(device, torch.float32)
+    whole = []
+    for v, least, parts in zip(vectors, (UNIT_ROWS, 16) * 2, (1, 2 if halved else 1) * 2, strict=True):
+        whole += [np.pad(part, (0, padded(len(part), least) - len(part))) for part in np.split(v, parts)]
+    return torch.from_numpy(np.concatenate(whole)).to(device, torch.float32)
 
 
 def plan(left: np.ndarray, right: np.ndarray, adjoint: bool, rounding: float, device: torch.device) -> Plan:
@@ -103,7 +104,10 @@ def plan(left: np.ndarray, right: np.ndarray, adjoint: bool, rounding: float, de
     fits = len(right) == 1 and max(widths) >= SMALLEST_SPLIT and widths[1] <= LARGEST_SPLIT
     if fits and _is_split(right[0], 2 * rounding):
         kind, right = "split", _halves(right[0])
-    tables = table(left, exponent_for_left(left), device), table(right, exponent_for_right(right), device)
+    tables = (
+        table(left, exponent_for_left(left), device, UNIT_ROWS),
+        table(right, exponent_for_right(right), device),
+    )
     outer = None if vectors is None else _packed(vectors, kind == "split", device)
     factors = 2.0 ** -tables[0].exponent, 2.0 ** -tables[1].exponent
     return Plan(kind, len(left), tables[0].values, tables[1].values, outer, factors)
