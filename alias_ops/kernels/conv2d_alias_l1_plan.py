@@ -90,7 +90,7 @@ def spectra_blocks(layer: Layer, frequencies: tuple[int, int], samples: tuple[in
 
 
 def line_blocks() -> Config:
-    return Config((("C", 32), ("F", 32), ("BLOCK", 32)), warps=4)
+    return Config((("C", 32), ("F", 16), ("BLOCK", 32)), warps=4)
 
 
 def weight_blocks() -> Config:
