@@ -20,11 +20,37 @@ GOLDEN = golden(ARCHIVES[2])
 
 # What one interpreted program costs is paid per program: a cross-section of the geometries, small ones.
 GEOMETRIES = [
-    *("kernel 1", "kernel 2", "kernel 3", "kernel 7", "kernel 1, odd size", "kernel 5, odd size", "stride 1", "stride 4"),
-    *("stride 3, kernel 1", "padding 3", "padding above the kernel", "padding along one axis with kernel 1"),
-    *("padding above the map", "dilation with kernel 1", "kernel as large as the padded map", "stride above the map"),
-    *("another non-square kernel", "a pair of everything", "one row", "one column", "one output", "batch of 17"),
-    *("depthwise", "groups, kernel 1", "17 to 33 channels", "33 to 15 channels, kernel 1"),
+    name
+    for name in CASES
+    if name
+    in {
+        "kernel 1",
+        "kernel 2",
+        "kernel 3",
+        "kernel 7",
+        "kernel 1, odd size",
+        "kernel 5, odd size",
+        "stride 1",
+        "stride 4",
+        "stride 3, kernel 1",
+        "padding 3",
+        "padding above the kernel",
+        "padding along one axis with kernel 1",
+        "padding above the map",
+        "dilation with kernel 1",
+        "kernel as large as the padded map",
+        "stride above the map",
+        "another non-square kernel",
+        "a pair of everything",
+        "one row",
+        "one column",
+        "one output",
+        "batch of 17",
+        "depthwise",
+        "groups, kernel 1",
+        "17 to 33 channels",
+        "33 to 15 channels, kernel 1",
+    }
 ]
 
 
@@ -132,7 +158,7 @@ def test_half_precision(device, force, branch, name, dtype):
     assert_measures(device, x, weight, geometry, layer(x, weight, **geometry) if branch == "bins" else None)
 
 
-@pytest.mark.parametrize("dtype", (torch.float32, *HALF), ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, *HALF], ids=str)
 def test_a_large_mean_stays_in_its_bin(device, force, dtype):
     """What a table's rounding leaks out of DC counts in every other bin."""
     x, weight, geometry = operands("batch of 1", dtype)
@@ -191,7 +217,7 @@ def test_layouts(device, force, branch, kernel, layout):
     assert_measures(device, x, weight, geometry, output, scale=output)
 
 
-@pytest.mark.parametrize("dtype", (torch.float32, *HALF), ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, *HALF], ids=str)
 def test_bias_is_taken_off_the_output(device, dtype):
     x, weight, geometry = operands("padding 1", dtype)
     bias = randn(len(weight), dtype=dtype, seed=2)
@@ -208,7 +234,7 @@ def test_output_is_taken_at_its_word(device):
     assert_close(measured(device, x, weight, output=output, **geometry), expected, torch.float32)
 
 
-@pytest.mark.parametrize("dtype", (torch.float32, *HALF), ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, *HALF], ids=str)
 @pytest.mark.parametrize("kernel", [1, 3])
 def test_no_images(device, kernel, dtype):
     x, weight = torch.empty(0, 3, 9, 8, dtype=dtype), randn(4, 3, kernel, kernel, dtype=dtype)
@@ -228,7 +254,7 @@ def test_nan_and_inf_stay_in_their_image(device, force, branch, kernel, value):
     assert torch.equal(maps[[0, 1, 3]], clean[[0, 1, 3]])
 
 
-@pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16), ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", ["batch of 3", "groups", "kernel 1, odd size"])
 @pytest.mark.parametrize("branch", BRANCHES)
 def test_nothing_is_read_before_it_is_written(device, force, monkeypatch, branch, name, dtype):
@@ -272,49 +298,6 @@ def test_offsets_of_64_bits(device, force, monkeypatch, branch):
     monkeypatch.setattr(kernels, "wide", lambda *args: True)
     x, weight, geometry = operands("kernel 1" if branch == "pointwise" else "kernel 3", torch.float32)
     assert_measures(device, x, weight, geometry, layer(x, weight, **geometry) if branch == "bins" else None)
-
-
-def test_wide_offsets_are_taken_where_an_image_needs_them():
-    x = torch.empty(1, device="meta")
-    assert not kernels.wide(x.expand(4, 64, 512, 512))
-    assert not kernels.wide(torch.empty(2**12, 64, 512, 512, device="meta"))
-    assert kernels.wide(torch.empty(2**13, 512, 512, 64, device="meta").permute(0, 3, 1, 2)[:, :, :, :1], images=2**8)
-    assert kernels.wide(torch.empty(64, 2**8, 512, 512, device="meta").transpose(0, 1))
-
-
-@pytest.mark.parametrize(
-    ("sizes", "output", "branch"),
-    [
-        ((100, 64, 128, 32, 3), True, "bins"),
-        ((4096, 64, 128, 32, 3), False, "bins"),
-        ((100, 64, 128, 32, 1), True, "residual"),
-        ((2, 8, 8, 16, 3), False, "residual"),
-        ((64, 256, 512, 56, 1), True, "pointwise"),
-        ((64, 128, 128, 56, 3), False, "bins"),
-    ],
-    ids=str,
-)
-def test_which_branch_serves(sizes, output, branch):
-    batch, inputs, outputs, size, kernel = sizes
-    x = torch.empty(batch, inputs, size, size, device="meta", dtype=torch.bfloat16)
-    weight = torch.empty(outputs, inputs, kernel, kernel, device="meta", dtype=torch.bfloat16)
-    given = x if output else None
-    about, t = described(x, weight, {"padding": kernel // 2}, given)
-    assert plan.served_by(about, t) == branch
-
-
-@pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16), ids=str)
-@pytest.mark.parametrize("sizes", [(64, 128, 32, 3), (64, 128, 32, 1), (256, 512, 8, 3), (3, 64, 224, 7)], ids=str)
-def test_buffers_stay_below_a_tenth_of_the_stride_1_map(sizes, dtype):
-    """At the size of the issue's bars: an input of 1 GiB."""
-    inputs, outputs, size, kernel = sizes
-    batch = 2**30 // (inputs * size * size * dtype.itemsize)
-    x = torch.empty(batch, inputs, size, size, device="meta", dtype=dtype)
-    weight = torch.empty(outputs, inputs, kernel, kernel, device="meta", dtype=dtype)
-    about, t = described(x, weight, {"padding": kernel // 2})
-    spectrum = 0 if about.pointwise else about.inputs * outputs * 2 * len(t.kept_weights) * about.stored.itemsize
-    extra = plan.images_at_once(about, t) * plan.bytes_per_image(about, t) + spectrum
-    assert extra < 0.1 * batch * outputs * size * size * dtype.itemsize
 
 
 # ---- as an op --------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Identity 7's lines, per axis: the spectra of single rows and columns of x by which a layer's map differs from
-the full correlation."""
+the full correlation.
+"""
 
 import torch
 
@@ -32,7 +33,9 @@ def cropped_rows(size: int, kernel: int, stride: int, padding: int, dilation: in
 @cached
 def full_rows(size: int, kernel: int, stride: int, padding: int, dilation: int) -> torch.Tensor:
     """The same of the full correlation, nothing cropped: float64 [2, kernel, h+1, size]."""
-    phases, rows = (torch.complex(*table(size, kernel, stride, padding, dilation)) for table in (tap_phases, input_rows))
+    phases, rows = (
+        torch.complex(*table(size, kernel, stride, padding, dilation)) for table in (tap_phases, input_rows)
+    )
     product = phases.mT[..., None] * rows
     return torch.stack([product.real, product.imag])
 

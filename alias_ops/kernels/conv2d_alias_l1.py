@@ -84,12 +84,13 @@ def _residual(x, weight, bias, output, layer: Layer, t: Tables, geometry, out) -
     config = residual_blocks(layer, N, M)
     b = dict(config.blocks)
     dft, weights = kronecker(N, M, b["NP"], b["MP"], b["BINS"], x.device)
-    tiles = -(-layer.group_outputs // b["O"]) * layer.groups * -(-layer.batch // b["I"])
+    tiles = -(-layer.group_outputs // b["BO"]) * layer.groups * -(-layer.batch // b["BI"])
     stride, padding, dilation = geometry
     residual_measure[(tiles,)](
         x, _panels(weight, layer), t.smooth_h, t.smooth_w, dft, weights, out, *x.stride(),
         layer.batch, layer.outputs, layer.inputs, layer.group_outputs, height, width, *layer.kernel,
-        *stride, *padding, *dilation, N, M, dft.shape[1], WIDE=wide(x, b["I"]), **config.arguments(), **_switches(layer),
+        *stride, *padding, *dilation, N, M, dft.shape[1],
+        WIDE=wide(x, b["BI"]), **config.arguments(), **_switches(layer),
     )  # fmt: skip
 
 
@@ -117,7 +118,8 @@ def _pointwise(x, weight, bias, output, layer: Layer, t: Tables, geometry, out) 
         images = len(piece)
         residual_bins[_spectra_grid(config, images, layer.channels, frequencies)](
             piece, x_bins, t.dft_h, t.dft_w, t.low_h, t.low_w, *x.stride(), images, layer.channels, height, width,
-            *stride, *padding, N, M, *t.kept, LAST=_along_channels(x), WIDE=wide(x), **config.arguments(), **_switches(layer),
+            *stride, *padding, N, M, *t.kept, LAST=_along_channels(x), WIDE=wide(x),
+            **config.arguments(), **_switches(layer),
         )  # fmt: skip
         parts = walk_parts(layer, images, bins)[1]
         partial = result if parts == 1 else out.new_empty(parts, *result.shape)
@@ -169,7 +171,8 @@ class _Bins:
         """One number per map into ``out``, for the chunk of images from ``start`` on."""
         x = self.x[start : start + self.chunk]
         if self.output is None:
-            y, bias = F.conv2d(x, self.weight, None, *self.geometry, self.layer.groups), None
+            stride, padding, dilation = self.geometry
+            y, bias = F.conv2d(x, self.weight, None, stride, padding, dilation, self.layer.groups), None
         else:
             y, bias = self.output[start : start + self.chunk], self.bias
         self._input(x)
@@ -210,7 +213,7 @@ class _Bins:
         )  # fmt: skip
         config = product_blocks(layer, images)
         b = dict(config.blocks)
-        tiles = -(-images // b["I"]) * -(-layer.group_outputs // b["O"]) * layer.groups
+        tiles = -(-images // b["BI"]) * -(-layer.group_outputs // b["BO"]) * layer.groups
         line_products[(self.line_slots * tiles,)](
             self.x_lines, self.panels, self.lines, t.sources, images, layer.channels, layer.outputs, layer.inputs,
             layer.group_outputs, self.row_slots, *t.kept, *layer.kernel, taps, GROUPED=layer.groups > 1,

@@ -1,5 +1,6 @@
 """The frame of identity 7: spectra of single rows and columns of x, their products with the weight, and the
-strided output's bins with the frame's share of the layer's map taken off."""
+strided output's bins with the frame's share of the layer's map taken off.
+"""
 
 import triton
 import triton.language as tl
@@ -11,33 +12,10 @@ __all__ = ["line_products", "line_spectra", "output_bins"]
 
 @triton.jit
 def line_spectra(
-    x,
-    out,
-    samples,
-    table_h,
-    table_w,
-    image_stride,
-    channel_stride,
-    row_stride,
-    column_stride,
-    images,
-    channels,
-    height,
-    width,
-    rows,
-    columns,
-    kernel_h,
-    kernel_w,
-    frequencies_h,
-    frequencies_w,
-    taps,
-    WIDE: tl.constexpr,
-    C: tl.constexpr,
-    F: tl.constexpr,
-    BLOCK: tl.constexpr,
-    PRECISION: tl.constexpr,
-    INTERPRETED: tl.constexpr,
-):
+    x, out, samples, table_h, table_w, image_stride, channel_stride, row_stride, column_stride, images, channels,
+    height, width, rows, columns, kernel_h, kernel_w, frequencies_h, frequencies_w, taps, WIDE: tl.constexpr,
+    C: tl.constexpr, F: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr,
+):  # fmt: skip
     """Spectra of the rows and columns of x that the frame meets, tap by tap: out [slot][image][re, im][tap][channel].
 
     samples [rows + columns]: where they lie. table_h [2][kernel_h * frequencies_h][height] transforms columns,
@@ -92,42 +70,24 @@ def line_spectra(
 
 @triton.jit
 def line_products(
-    x,
-    weight,
-    out,
-    sources,
-    images,
-    channels,
-    outputs,
-    inputs,
-    group_outputs,
-    row_slots,
-    frequencies_h,
-    frequencies_w,
-    kernel_h,
-    kernel_w,
-    taps,
-    I: tl.constexpr,
-    O: tl.constexpr,
-    K: tl.constexpr,
-    GROUPED: tl.constexpr,
-    PRECISION: tl.constexpr,
-    INTERPRETED: tl.constexpr,
-):
+    x, weight, out, sources, images, channels, outputs, inputs, group_outputs, row_slots, frequencies_h,
+    frequencies_w, kernel_h, kernel_w, taps, BI: tl.constexpr, BO: tl.constexpr, K: tl.constexpr, GROUPED: tl.constexpr,
+    PRECISION: tl.constexpr, INTERPRETED: tl.constexpr,
+):  # fmt: skip
     """Spectra of the frame's lines: out [line's slot][image][re, im][output channel].
 
     x: what ``line_spectra`` left. weight: [kernel_h][kernel_w][inputs][outputs], then [kernel_w][kernel_h][inputs]
     [outputs]; inputs = channels / groups. sources [lines][taps]: which line of x a tap meets, or -1.
     """
-    tiles_i = tl.cdiv(images, I)
-    tiles_o = tl.cdiv(group_outputs, O)
+    tiles_i = tl.cdiv(images, BI)
+    tiles_o = tl.cdiv(group_outputs, BO)
     pid = tl.program_id(0)
-    i = pid % tiles_i * I + tl.arange(0, I)
+    i = pid % tiles_i * BI + tl.arange(0, BI)
     pid = pid // tiles_i
     tile = pid % (outputs // group_outputs * tiles_o)
     slot = pid // (outputs // group_outputs * tiles_o)
     group = tile // tiles_o
-    within = tile % tiles_o * O + tl.arange(0, O)
+    within = tile % tiles_o * BO + tl.arange(0, BO)
     o = group * group_outputs + within
 
     is_row = slot < row_slots
@@ -140,19 +100,16 @@ def line_products(
     panels = weight + tl.cast(tl.where(is_row, 0, kernel_h * kernel_w), tl.int64) * inputs * outputs
 
     w_cell = tl.arange(0, K)[:, None] * outputs + o[None, :]
-    re = tl.zeros((I, O), tl.float32)
-    im = tl.zeros((I, O), tl.float32)
-    for tap in range(0, own_taps):
+    re = tl.zeros((BI, BO), tl.float32)
+    im = tl.zeros((BI, BO), tl.float32)
+    for tap in range(own_taps):
         source = tl.load(sources + line * taps + tap)
         if source >= 0:
             lines = x + (source + f).to(tl.int64) * images * 2 * taps * channels
             panel = panels + tl.cast(tap, tl.int64) * length * outputs
             for start in range(0, length, K):
                 k = start + tl.arange(0, K)
-                if GROUPED:
-                    at = k // inputs * channels + group * inputs + k % inputs
-                else:
-                    at = k
+                at = k // inputs * channels + group * inputs + k % inputs if GROUPED else k
                 cell = i[:, None] * 2 * taps * channels + at[None, :]
                 known = (i < images)[:, None] & (k < length)[None, :]
                 x_re = tl.load(lines + cell, mask=known, other=0.0)
@@ -173,71 +130,20 @@ def line_products(
 
 @triton.jit
 def output_bins(
-    y,
-    bias,
-    lines,
-    out,
-    partial,
-    dft_h,
-    dft_w,
-    frame_h,
-    frame_w,
-    image_stride,
-    channel_stride,
-    row_stride,
-    column_stride,
-    images,
-    outputs,
-    N,
-    M,
-    kept_h,
-    kept_w,
-    lines_h,
-    lines_w,
-    BIAS: tl.constexpr,
-    LAST: tl.constexpr,
-    WIDE: tl.constexpr,
-    C: tl.constexpr,
-    F: tl.constexpr,
-    G: tl.constexpr,
-    H: tl.constexpr,
-    W: tl.constexpr,
-    PRECISION: tl.constexpr,
-    INTERPRETED: tl.constexpr,
-):
+    y, bias, lines, out, partial, dft_h, dft_w, frame_h, frame_w, image_stride, channel_stride, row_stride,
+    column_stride, images, outputs, N, M, kept_h, kept_w, lines_h, lines_w, BIAS: tl.constexpr, LAST: tl.constexpr,
+    WIDE: tl.constexpr, C: tl.constexpr, F: tl.constexpr, G: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
+    PRECISION: tl.constexpr, INTERPRETED: tl.constexpr,
+):  # fmt: skip
     """Bins of the strided output without its bias: kept ones less the frame to out [bin][image][re, im][output],
-    the sum over the Nyquist ones to partial [block][image][output]."""
+    the sum over the Nyquist ones to partial [block][image][output].
+    """
     frequencies_h, frequencies_w = N // 2 + 1, M // 2 + 1
     image, channel, block, f, g, f_of, c = tile_of(tl.program_id(0), outputs, frequencies_h, frequencies_w, C, F, G)
     plus_re, plus_im, minus_re, minus_im = quadrants(
-        y + image * image_stride,
-        channel_stride,
-        row_stride,
-        column_stride,
-        0,
-        N,
-        0,
-        M,
-        channel,
-        outputs,
-        dft_h,
-        dft_w,
-        frequencies_h,
-        frequencies_w,
-        N,
-        M,
-        f,
-        g,
-        LAST,
-        WIDE,
-        C,
-        F,
-        G,
-        H,
-        W,
-        PRECISION,
-        INTERPRETED,
-    )
+        y + image * image_stride, channel_stride, row_stride, column_stride, 0, N, 0, M, channel, outputs, dft_h,
+        dft_w, frequencies_h, frequencies_w, N, M, f, g, LAST, WIDE, C, F, G, H, W, PRECISION, INTERPRETED,
+    )  # fmt: skip
     own = (c < outputs)[:, None]
     known = own & (f_of < frequencies_h)[:, None] & (g < frequencies_w)[None, :]
     kept = known & (f_of < kept_h)[:, None] & (g < kept_w)[None, :]
@@ -254,13 +160,11 @@ def output_bins(
     size = tl.where(known & (kept == 0), size * weight_h[:, None] * weight_w[None, :], 0.0)
     total = tl.sum(tl.reshape(tl.sum(size, 1), (F, C)), 0)
     channel_of = channel + tl.arange(0, C)
-    tl.store(
-        partial + (block * images + image) * outputs + channel_of, total, mask=channel_of < outputs
-    )
+    tl.store(partial + (block * images + image) * outputs + channel_of, total, mask=channel_of < outputs)
 
     step = images * 2 * outputs
     lines += image * 2 * outputs
-    for line in range(0, lines_h):
+    for line in range(lines_h):
         cell = line * kept_h + f_of
         c_re = tl.load(frame_h + cell, mask=f_of < kept_h, other=0.0)[:, None]
         c_im = tl.load(frame_h + lines_h * kept_h + cell, mask=f_of < kept_h, other=0.0)[:, None]
@@ -272,7 +176,7 @@ def output_bins(
         minus_re -= c_re * r_re + c_im * r_im
         minus_im -= c_re * r_im - c_im * r_re
     lines += lines_h * kept_w * step
-    for line in range(0, lines_w):
+    for line in range(lines_w):
         cell = line * kept_w + g
         c_re = tl.load(frame_w + cell, mask=g < kept_w, other=0.0)[None, :]
         c_im = tl.load(frame_w + lines_w * kept_w + cell, mask=g < kept_w, other=0.0)[None, :]
@@ -285,5 +189,18 @@ def output_bins(
         minus_re -= c_re * r_re + c_im * r_im
         minus_im -= c_im * r_re - c_re * r_im
     store_bins(
-        out, image, images, outputs, c, f_of, g, 2 * kept_h - 1, 2 * kept_w - 1, kept, plus_re, plus_im, minus_re, minus_im
+        out,
+        image,
+        images,
+        outputs,
+        c,
+        f_of,
+        g,
+        2 * kept_h - 1,
+        2 * kept_w - 1,
+        kept,
+        plus_re,
+        plus_im,
+        minus_re,
+        minus_im,
     )

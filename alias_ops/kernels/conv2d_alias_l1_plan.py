@@ -109,14 +109,14 @@ def _depth(layer: Layer, inner: int) -> int:
 def product_blocks(layer: Layer, images: int) -> Config:
     """Of ``line_products``."""
     inner = max(layer.kernel) * layer.inputs
-    blocks = (("I", _tile(images)), ("O", _tile(layer.group_outputs)), ("K", _depth(layer, inner)))
+    blocks = (("BI", _tile(images)), ("BO", _tile(layer.group_outputs)), ("K", _depth(layer, inner)))
     return Config(blocks, warps=4, stages=3)
 
 
 def measure_blocks(layer: Layer, images: int) -> Config:
     """Of ``measure_bins``."""
-    O = min(_tile(layer.group_outputs), 32 if layer.precision == "tf32x3" else 64)
-    return Config((("I", _tile(images)), ("O", O), ("K", _depth(layer, layer.inputs))), warps=8, stages=3)
+    BO = min(_tile(layer.group_outputs), 32 if layer.precision == "tf32x3" else 64)
+    return Config((("BI", _tile(images)), ("BO", BO), ("K", _depth(layer, layer.inputs))), warps=8, stages=3)
 
 
 def residual_blocks(layer: Layer, N: int, M: int) -> Config:
@@ -125,9 +125,9 @@ def residual_blocks(layer: Layer, N: int, M: int) -> Config:
     blocks = (
         ("NP", next_power_of_two(N, 8)),
         ("MP", next_power_of_two(M, 8)),
-        ("I", max(1, 32 // W) if max(N, M) <= 8 else 1),
+        ("BI", max(1, 32 // W) if max(N, M) <= 8 else 1),
         ("C", 16),
-        ("O", 32 if layer.precision == "tf32x3" else 64),
+        ("BO", 32 if layer.precision == "tf32x3" else 64),
         ("H", 16),
         ("W", W),
         ("BINS", 16),
@@ -138,7 +138,7 @@ def residual_blocks(layer: Layer, N: int, M: int) -> Config:
 def walk_parts(layer: Layer, images: int, bins: int) -> tuple[int, int, int]:
     """Programs for one part of the walk over ``bins``, parts that it is cut into, and bins of each."""
     b = dict(measure_blocks(layer, images).blocks)
-    tiles = -(-images // b["I"]) * -(-layer.group_outputs // b["O"]) * layer.groups
+    tiles = -(-images // b["BI"]) * -(-layer.group_outputs // b["BO"]) * layer.groups
     each = -(-bins // max(1, min(bins, PROGRAMS // tiles)))
     return tiles, -(-bins // each), each
 
@@ -179,12 +179,12 @@ def seconds(layer: Layer, t: Tables, branch: str) -> float:
     read = layer.channels * height * width * itemsize
     if branch == "residual":
         b = dict(residual_blocks(layer, N, M).blocks)
-        tiles = -(-layer.group_outputs // b["O"])
+        tiles = -(-layer.group_outputs // b["BO"])
         grid = b["NP"] * b["MP"]
         low = b["NP"] * b["W"] * (kernel_h * height + kernel_h * kernel_w * b["MP"])
         transforms = 2 * tiles * layer.channels * low
-        last = 4 * bin_count(N, M) * grid * tiles * b["O"] * layer.groups
-        work = 2 * grid * kernel_h * kernel_w * layer.inputs * tiles * b["O"] * layer.groups
+        last = 4 * bin_count(N, M) * grid * tiles * b["BO"] * layer.groups
+        work = 2 * grid * kernel_h * kernel_w * layer.inputs * tiles * b["BO"] * layer.groups
         return LAUNCH + layer.batch * max((transforms + last) / spectra + work / layer.rate, read * tiles / BANDWIDTH)
 
     def transform(rows: int, columns: int, frequencies: tuple[int, int]) -> int:

@@ -10,22 +10,9 @@ __all__ = ["measure_bins", "weight_bins"]
 
 @triton.jit
 def weight_bins(
-    weight,
-    out,
-    phases,
-    output_stride,
-    input_stride,
-    row_stride,
-    column_stride,
-    inputs,
-    outputs,
-    kernel_w,
-    taps,
-    bins,
-    BINS: tl.constexpr,
-    CELLS: tl.constexpr,
-    TAPS: tl.constexpr,
-):
+    weight, out, phases, output_stride, input_stride, row_stride, column_stride, inputs, outputs, kernel_w, taps,
+    bins, BINS: tl.constexpr, CELLS: tl.constexpr, TAPS: tl.constexpr,
+):  # fmt: skip
     """Spectrum of the weight: out [bin][input][output][re, im], phases [2][bins][taps]."""
     blocks = tl.cdiv(inputs * outputs, CELLS)
     pid = tl.program_id(0)
@@ -54,26 +41,10 @@ def weight_bins(
 
 @triton.jit
 def measure_bins(
-    x,
-    weight,
-    y,
-    weights,
-    partial,
-    images,
-    channels,
-    outputs,
-    inputs,
-    group_outputs,
-    bins,
-    bins_each,
-    POINTWISE: tl.constexpr,
-    WHOLE: tl.constexpr,
-    I: tl.constexpr,
-    O: tl.constexpr,
-    K: tl.constexpr,
-    PRECISION: tl.constexpr,
-    INTERPRETED: tl.constexpr,
-):
+    x, weight, y, weights, partial, images, channels, outputs, inputs, group_outputs, bins, bins_each,
+    POINTWISE: tl.constexpr, WHOLE: tl.constexpr, BI: tl.constexpr, BO: tl.constexpr, K: tl.constexpr,
+    PRECISION: tl.constexpr, INTERPRETED: tl.constexpr,
+):  # fmt: skip
     """Sum over bins of |y - x w|, each times its weight: partial [part][image][output channel].
 
     x [bin][image][re, im][channel]; y the same of the output's channels. weight [bin][input][output][re, im], or for
@@ -81,28 +52,27 @@ def measure_bins(
     bins for a tile of images and output channels of one group. WHOLE: K covers the inputs.
     """
     W: tl.constexpr = 1 if POINTWISE else 2
-    tiles_i = tl.cdiv(images, I)
-    tiles_o = tl.cdiv(group_outputs, O)
+    tiles_i = tl.cdiv(images, BI)
+    tiles_o = tl.cdiv(group_outputs, BO)
     pid = tl.program_id(0)
-    i = pid % tiles_i * I + tl.arange(0, I)
+    i = pid % tiles_i * BI + tl.arange(0, BI)
     pid = pid // tiles_i
     tile = pid % (outputs // group_outputs * tiles_o)
     part = pid // (outputs // group_outputs * tiles_o)
     group = tile // tiles_o
-    first = group * group_outputs + tile % tiles_o * O
+    first = group * group_outputs + tile % tiles_o * BO
     last = (group + 1) * group_outputs
-    o = first + tl.arange(0, O)
-    pairs = first * W + tl.arange(0, O * W)  # columns of the weight: an output channel's re beside its im
+    o = first + tl.arange(0, BO)
+    pairs = first * W + tl.arange(0, BO * W)  # columns of the weight: an output channel's re beside its im
 
     x_cell = (i * 2 * channels + group * inputs)[:, None]
     y_cell = (i * 2 * outputs)[:, None] + o[None, :]
     real_i, real_o, real_p = (i < images)[:, None], (o < last)[None, :], (pairs < last * W)[None, :]
     k = tl.arange(0, K)
     w_cell = (k * outputs * W)[:, None] + pairs[None, :]
-    if POINTWISE:
-        if WHOLE:
-            fixed = tl.load(weight + w_cell, mask=(k < inputs)[:, None] & real_p, other=0.0)
-    total = tl.zeros((I, O), tl.float32)
+    # Where one load of the weight serves all bins, it comes before the walk.
+    fixed = tl.load(weight + w_cell, mask=(k < inputs)[:, None] & real_p, other=0.0)
+    total = tl.zeros((BI, BO), tl.float32)
     begin = part * bins_each
     for b in range(begin, tl.minimum(begin + bins_each, bins)):
         bin_of = tl.cast(b, tl.int64)
@@ -110,16 +80,13 @@ def measure_bins(
         w_bin = weight
         if not POINTWISE:
             w_bin += bin_of * inputs * outputs * 2
-        real = tl.zeros((I, O * W), tl.float32)
-        imaginary = tl.zeros((I, O * W), tl.float32)
+        real = tl.zeros((BI, BO * W), tl.float32)
+        imaginary = tl.zeros((BI, BO * W), tl.float32)
         if WHOLE:
             known = real_i & (k < inputs)[None, :]
             x_re = tl.load(x_bin + (x_cell + k[None, :]), mask=known, other=0.0)
             x_im = tl.load(x_bin + channels + (x_cell + k[None, :]), mask=known, other=0.0)
-            if POINTWISE:
-                w = fixed
-            else:
-                w = tl.load(w_bin + w_cell, mask=(k < inputs)[:, None] & real_p, other=0.0)
+            w = fixed if POINTWISE else tl.load(w_bin + w_cell, mask=(k < inputs)[:, None] & real_p, other=0.0)
             real = product(x_re, w, real, PRECISION, INTERPRETED)
             imaginary = product(x_im, w, imaginary, PRECISION, INTERPRETED)
         else:
@@ -127,14 +94,18 @@ def measure_bins(
                 known = real_i & (start + k < inputs)[None, :]
                 x_re = tl.load(x_bin + start + (x_cell + k[None, :]), mask=known, other=0.0)
                 x_im = tl.load(x_bin + channels + start + (x_cell + k[None, :]), mask=known, other=0.0)
-                w = tl.load(w_bin + tl.cast(start, tl.int64) * outputs * W + w_cell, mask=(start + k < inputs)[:, None] & real_p, other=0.0)
+                w = tl.load(
+                    w_bin + tl.cast(start, tl.int64) * outputs * W + w_cell,
+                    mask=(start + k < inputs)[:, None] & real_p,
+                    other=0.0,
+                )
                 real = product(x_re, w, real, PRECISION, INTERPRETED)
                 imaginary = product(x_im, w, imaginary, PRECISION, INTERPRETED)
         if POINTWISE:
             d_re, d_im = real, imaginary
         else:
-            re_re, re_im = tl.split(tl.reshape(real, (I, O, 2)))
-            im_re, im_im = tl.split(tl.reshape(imaginary, (I, O, 2)))
+            re_re, re_im = tl.split(tl.reshape(real, (BI, BO, 2)))
+            im_re, im_im = tl.split(tl.reshape(imaginary, (BI, BO, 2)))
             y_bin = y + bin_of * images * 2 * outputs
             known = real_i & real_o
             d_re = tl.load(y_bin + y_cell, mask=known, other=0.0).to(tl.float32) - (re_re - im_im)

@@ -7,7 +7,17 @@ g = 0 with f = 0..N/2, then every g with all N of f, then an even M's Nyquist g 
 import triton
 import triton.language as tl
 
-__all__ = ["bin_places", "distance", "input_bins", "product", "quadrants", "residual_bins", "store_bins", "table_product", "tile_of"]
+__all__ = [
+    "bin_places",
+    "distance",
+    "input_bins",
+    "product",
+    "quadrants",
+    "residual_bins",
+    "store_bins",
+    "table_product",
+    "tile_of",
+]
 
 
 @triton.jit
@@ -21,7 +31,8 @@ def product(a, b, total, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr):
 @triton.jit
 def table_product(table, x, total, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr):
     """``total + table @ x`` with a float32 table. For x of 16 bits the table is two numbers of its type: x enters
-    as it is, and the table keeps twice the digits, without which a large mean would leak into every bin."""
+    as it is, and the table keeps twice the digits, without which a large mean would leak into every bin.
+    """
     if x.dtype == tl.float32:
         total = product(table, x, total, PRECISION, INTERPRETED)
     else:
@@ -58,34 +69,11 @@ def by_channel(maps, LAST: tl.constexpr, C: tl.constexpr, F: tl.constexpr, W: tl
 
 @triton.jit
 def quadrants(
-    x,
-    channel_stride,
-    row_stride,
-    column_stride,
-    first_row,
-    last_row,
-    first_column,
-    last_column,
-    channel,
-    channels,
-    table_h,
-    table_w,
-    frequencies_h,
-    frequencies_w,
-    samples_h,
-    samples_w,
-    f,
-    g,
-    LAST: tl.constexpr,
-    WIDE: tl.constexpr,
-    C: tl.constexpr,
-    F: tl.constexpr,
-    G: tl.constexpr,
-    H: tl.constexpr,
-    W: tl.constexpr,
-    PRECISION: tl.constexpr,
-    INTERPRETED: tl.constexpr,
-):
+    x, channel_stride, row_stride, column_stride, first_row, last_row, first_column, last_column, channel, channels,
+    table_h, table_w, frequencies_h, frequencies_w, samples_h, samples_w, f, g, LAST: tl.constexpr,
+    WIDE: tl.constexpr, C: tl.constexpr, F: tl.constexpr, G: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
+    PRECISION: tl.constexpr, INTERPRETED: tl.constexpr,
+):  # fmt: skip
     """Spectra of C maps at (f, g) and (-f, g): four tiles [F * C, G], re and im of either.
 
     table_h [2][frequencies_h][samples_h] and table_w alike; samples outside first..last are zeros of padding,
@@ -163,61 +151,17 @@ def store_bins(out, image, images, channels, c, f, g, N, M, known, plus_re, plus
 
 @triton.jit
 def input_bins(
-    x,
-    out,
-    table_h,
-    table_w,
-    image_stride,
-    channel_stride,
-    row_stride,
-    column_stride,
-    images,
-    channels,
-    height,
-    width,
-    frequencies_h,
-    frequencies_w,
-    LAST: tl.constexpr,
-    WIDE: tl.constexpr,
-    C: tl.constexpr,
-    F: tl.constexpr,
-    G: tl.constexpr,
-    H: tl.constexpr,
-    W: tl.constexpr,
-    PRECISION: tl.constexpr,
-    INTERPRETED: tl.constexpr,
-):
+    x, out, table_h, table_w, image_stride, channel_stride, row_stride, column_stride, images, channels, height,
+    width, frequencies_h, frequencies_w, LAST: tl.constexpr, WIDE: tl.constexpr, C: tl.constexpr, F: tl.constexpr,
+    G: tl.constexpr, H: tl.constexpr, W: tl.constexpr, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr,
+):  # fmt: skip
     """The kept bins of x, of L samples although x has H: out [bin][image][re, im][channel]."""
     image, channel, _, f, g, f_of, c = tile_of(tl.program_id(0), channels, frequencies_h, frequencies_w, C, F, G)
     plus_re, plus_im, minus_re, minus_im = quadrants(
-        x + image * image_stride,
-        channel_stride,
-        row_stride,
-        column_stride,
-        0,
-        height,
-        0,
-        width,
-        channel,
-        channels,
-        table_h,
-        table_w,
-        frequencies_h,
-        frequencies_w,
-        height,
-        width,
-        f,
-        g,
-        LAST,
-        WIDE,
-        C,
-        F,
-        G,
-        H,
-        W,
-        PRECISION,
+        x + image * image_stride, channel_stride, row_stride, column_stride, 0, height, 0, width, channel, channels,
+        table_h, table_w, frequencies_h, frequencies_w, height, width, f, g, LAST, WIDE, C, F, G, H, W, PRECISION,
         INTERPRETED,
-    )
+    )  # fmt: skip
     N, M = 2 * frequencies_h - 1, 2 * frequencies_w - 1
     known = ((f_of < frequencies_h) & (c < channels))[:, None] & (g < frequencies_w)[None, :]
     store_bins(out, image, images, channels, c, f_of, g, N, M, known, plus_re, plus_im, minus_re, minus_im)
@@ -225,40 +169,14 @@ def input_bins(
 
 @triton.jit
 def residual_bins(
-    x,
-    out,
-    dft_h,
-    dft_w,
-    low_h,
-    low_w,
-    image_stride,
-    channel_stride,
-    row_stride,
-    column_stride,
-    images,
-    channels,
-    height,
-    width,
-    step_h,
-    step_w,
-    padding_h,
-    padding_w,
-    N,
-    M,
-    kept_h,
-    kept_w,
-    LAST: tl.constexpr,
-    WIDE: tl.constexpr,
-    C: tl.constexpr,
-    F: tl.constexpr,
-    G: tl.constexpr,
-    H: tl.constexpr,
-    W: tl.constexpr,
-    PRECISION: tl.constexpr,
+    x, out, dft_h, dft_w, low_h, low_w, image_stride, channel_stride, row_stride, column_stride, images, channels,
+    height, width, step_h, step_w, padding_h, padding_w, N, M, kept_h, kept_w, LAST: tl.constexpr, WIDE: tl.constexpr,
+    C: tl.constexpr, F: tl.constexpr, G: tl.constexpr, H: tl.constexpr, W: tl.constexpr, PRECISION: tl.constexpr,
     INTERPRETED: tl.constexpr,
-):
+):  # fmt: skip
     """What a 1 x 1 layer with weight one folds out of every channel: the bins of x on the strided grid less those
-    kept of x, in the half plane of N x M bins."""
+    kept of x, in the half plane of N x M bins.
+    """
     frequencies_h, frequencies_w = N // 2 + 1, M // 2 + 1
     image, channel, _, f, g, f_of, c = tile_of(tl.program_id(0), channels, frequencies_h, frequencies_w, C, F, G)
     base = x + image * image_stride
@@ -267,77 +185,16 @@ def residual_bins(
     last_h = tl.minimum(N, tl.cdiv(height + padding_h, step_h))
     last_w = tl.minimum(M, tl.cdiv(width + padding_w, step_w))
     plus_re, plus_im, minus_re, minus_im = quadrants(
-        base - distance(padding_h, row_stride, WIDE) - distance(padding_w, column_stride, WIDE),
-        channel_stride,
-        row_stride * step_h,
-        column_stride * step_w,
-        first_h,
-        last_h,
-        first_w,
-        last_w,
-        channel,
-        channels,
-        dft_h,
-        dft_w,
-        frequencies_h,
-        frequencies_w,
-        N,
-        M,
-        f,
-        g,
-        LAST,
-        WIDE,
-        C,
-        F,
-        G,
-        H,
-        W,
-        PRECISION,
-        INTERPRETED,
-    )
+        base - distance(padding_h, row_stride, WIDE) - distance(padding_w, column_stride, WIDE), channel_stride,
+        row_stride * step_h, column_stride * step_w, first_h, last_h, first_w, last_w, channel, channels, dft_h,
+        dft_w, frequencies_h, frequencies_w, N, M, f, g, LAST, WIDE, C, F, G, H, W, PRECISION, INTERPRETED,
+    )  # fmt: skip
     low_plus_re, low_plus_im, low_minus_re, low_minus_im = quadrants(
-        base,
-        channel_stride,
-        row_stride,
-        column_stride,
-        0,
-        height,
-        0,
-        width,
-        channel,
-        channels,
-        low_h,
-        low_w,
-        kept_h,
-        kept_w,
-        height,
-        width,
-        f,
-        g,
-        LAST,
-        WIDE,
-        C,
-        F,
-        G,
-        H,
-        W,
-        PRECISION,
-        INTERPRETED,
-    )
+        base, channel_stride, row_stride, column_stride, 0, height, 0, width, channel, channels, low_h, low_w, kept_h,
+        kept_w, height, width, f, g, LAST, WIDE, C, F, G, H, W, PRECISION, INTERPRETED,
+    )  # fmt: skip
     known = ((f_of < frequencies_h) & (c < channels))[:, None] & (g < frequencies_w)[None, :]
     store_bins(
-        out,
-        image,
-        images,
-        channels,
-        c,
-        f_of,
-        g,
-        N,
-        M,
-        known,
-        plus_re - low_plus_re,
-        plus_im - low_plus_im,
-        minus_re - low_minus_re,
-        minus_im - low_minus_im,
-    )
+        out, image, images, channels, c, f_of, g, N, M, known, plus_re - low_plus_re, plus_im - low_plus_im,
+        minus_re - low_minus_re, minus_im - low_minus_im,
+    )  # fmt: skip

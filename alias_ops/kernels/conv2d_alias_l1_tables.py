@@ -120,9 +120,7 @@ def tables(geometry: Geometry, device: torch.device) -> Tables:
 
 
 @cached
-def kronecker(
-    N: int, M: int, NP: int, MP: int, block: int, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
+def kronecker(N: int, M: int, NP: int, MP: int, block: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """DFT of a whole N x M map at once, for maps that lie in a grid of NP x MP.
 
     Returns:
