@@ -245,7 +245,7 @@ def test_no_images(device, kernel, dtype):
 @pytest.mark.parametrize(("branch", "kernel"), [("residual", 3), ("residual", 1), ("bins", 3), ("pointwise", 1)])
 def test_nan_and_inf_stay_in_their_image(device, force, branch, kernel, value):
     force(branch)
-    x, weight = randn(4, 2, 5, 6, dtype=torch.float32), randn(4, 3, kernel, kernel, dtype=torch.float32, seed=1)
+    x, weight = randn(4, 2, 5, 6, dtype=torch.float32), randn(4, 2, kernel, kernel, dtype=torch.float32, seed=1)
     given = {"padding": kernel // 2, "output": layer(x, weight, padding=kernel // 2) if branch == "bins" else None}
     clean = measured(device, x, weight, **given)
     x[2, 1, 3, 4] = value

@@ -110,7 +110,7 @@ def _pointwise(x, weight, bias, output, layer: Layer, t: Tables, geometry, out) 
     stride, padding, _ = geometry
     bins, frequencies = bin_count(N, M), (N // 2 + 1, M // 2 + 1)
     panels = _panels(weight, layer)
-    config = spectra_blocks(layer, frequencies, (height, width))
+    config = spectra_blocks(layer, frequencies, (height, width), _along_channels(x))
     chunk = images_at_once(layer, t)
     x_bins = x.new_empty(bins * chunk * 2 * layer.channels, dtype=layer.stored)
     for start in range(0, layer.batch, chunk):
@@ -180,7 +180,7 @@ class _Bins:
             self._lines(x)
         layer, t, images = self.layer, self.t, len(x)
         half_plane = t.outputs[0] // 2 + 1, t.outputs[1] // 2 + 1
-        config = spectra_blocks(layer, half_plane, t.outputs)
+        config = spectra_blocks(layer, half_plane, t.outputs, _along_channels(y))
         grid = _spectra_grid(config, images, layer.outputs, half_plane)
         blocks = _spectra_grid(config, 1, 1, half_plane)[0]
         parts = walk_parts(layer, images, self.bins)[1]
@@ -194,7 +194,7 @@ class _Bins:
         torch.sum(partial, 0, out=out)
 
     def _input(self, x: torch.Tensor) -> None:
-        config = spectra_blocks(self.layer, self.t.kept, (x.shape[2], x.shape[3]))
+        config = spectra_blocks(self.layer, self.t.kept, (x.shape[2], x.shape[3]), _along_channels(x))
         input_bins[_spectra_grid(config, len(x), x.shape[1], self.t.kept)](
             x, self.x_bins, self.t.input_h, self.t.input_w, *x.stride(), *x.shape, *self.t.kept,
             LAST=_along_channels(x), WIDE=wide(x), **config.arguments(), **_switches(self.layer),

@@ -81,12 +81,16 @@ class Layer:
         return RATES["bfloat16" if self.stored is torch.bfloat16 else self.precision]
 
 
-def spectra_blocks(layer: Layer, frequencies: tuple[int, int], samples: tuple[int, int]) -> Config:
-    """Of ``input_bins``, ``residual_bins`` and ``output_bins``."""
+def spectra_blocks(layer: Layer, frequencies: tuple[int, int], samples: tuple[int, int], last: bool) -> Config:
+    """Of ``input_bins``, ``residual_bins`` and ``output_bins``; ``last``: channels are neighbours in memory."""
     G = min(64, next_power_of_two(frequencies[1], 16))
     # A tile of 128 channels times bins is as much as two programs of a multiprocessor have registers for.
-    H, W = (32, 16) if layer.precision == "tf32x3" else (16, 16 if max(samples) <= 16 else 32)
-    return Config((("C", 128 // G), ("F", 16), ("G", G), ("H", H), ("W", W)), warps=8)
+    C, H, W = 128 // G, 16, 16 if max(samples) <= 16 else 32
+    if layer.precision == "tf32x3":
+        H, W = 32 if G == 16 else 16, 16
+    elif last:
+        C, W = 256 // G, 16  # longer runs of channels, shorter ones of columns
+    return Config((("C", C), ("F", 16), ("G", G), ("H", H), ("W", W)), warps=8)
 
 
 def line_blocks() -> Config:
