@@ -51,9 +51,8 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "
 OLDEST_CAPABILITY = (8, 0)
 
 
-@torch.compiler.assume_constant_result
 @cache
-def _why_no_triton(device_type: str) -> str:
+def _look_for_triton(device_type: str) -> str:
     """ "" where the Triton kernels run on ``device_type``, without importing it."""
     if find_spec("triton") is None:
         return "Triton is not installed (pip install 'alias-ops[triton]')"
@@ -68,6 +67,11 @@ def _why_no_triton(device_type: str) -> str:
     if device_type == "xpu":
         return "" if torch.xpu.is_available() else "PyTorch sees no GPU"
     return f"it runs on GPUs, not on {device_type}"
+
+
+@torch.compiler.assume_constant_result
+def _why_no_triton(device_type: str) -> str:
+    return _look_for_triton(device_type)
 
 
 def _checked(name: str, source: str) -> str:

@@ -1,5 +1,7 @@
 """Argument checks: a wrong call fails before any work, naming the argument, what was expected, what came."""
 
+from operator import index
+
 import torch
 
 from . import designs
@@ -25,8 +27,12 @@ def _is_int(value) -> bool:
 
 
 def pair(value, name: str, minimum: int) -> tuple[int, int]:
-    """``value`` as (height, width), from an int or two ints, none under ``minimum``."""
+    """``value`` as (height, width), from an int or two ints, none under ``minimum``.
+
+    Plain ints: to ``torch.compile(dynamic=True)`` an argument is a symbol, for which there is no design.
+    """
     if type(value) is int and minimum <= value <= LARGEST:
+        value = index(value)
         return value, value
     both = (value, value) if _is_int(value) else value
     # Of the sequences only these two: bytes are sequences of ints as well.
@@ -37,7 +43,7 @@ def pair(value, name: str, minimum: int) -> tuple[int, int]:
         raise error(f"{name} must be a {kind} int or a pair of them, got {value!r}")
     if max(both) > LARGEST:
         raise ValueError(f"{name} must be at most {LARGEST}, got {value!r}")
-    return both[0], both[1]
+    return index(both[0]), index(both[1])
 
 
 def _describe(value) -> str:

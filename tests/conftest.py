@@ -1,10 +1,19 @@
-"""Fixtures: the backends that can run here, each in turn; the number of threads."""
+"""Fixtures: the backends that can run here, each in turn; the number of threads.
+
+Without a GPU the Triton kernels are interpreted. Triton looks at the environment when it is imported, so it is said
+here, before anything imports it; tests that compile kernels do so in processes of their own.
+"""
+
+import os
 
 import pytest
 import torch
 
-import alias_ops
-from alias_ops import _backend
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
+import alias_ops  # noqa: E402
+from alias_ops import _backend  # noqa: E402
 
 # Maps here are tiny: a second thread costs more than it brings, ten times as much beside other busy processes.
 # Tests that are about threads ask for the fixture.
@@ -19,6 +28,17 @@ def backend(request):
         pytest.skip(reason)
     with alias_ops.backend(request.param):
         yield request.param
+
+
+@pytest.fixture
+def triton_backend():
+    """The Triton kernels: on the GPU if there is one, else interpreted. Yields the device for tensors."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    reason = _backend.availability(device)["triton"]
+    if reason:
+        pytest.skip(reason)
+    with alias_ops.backend("triton"):
+        yield device
 
 
 @pytest.fixture

@@ -1,22 +1,42 @@
-"""Triton's interpreter with NumPy 2.4 and later."""
+"""Triton's interpreter with NumPy 2.4 and later, and in half of the time."""
 
+from triton import language
 from triton.runtime import interpreter
 
 __all__ = ["mend"]
 
 
 def mend() -> None:
-    """Let loops run to a bound that is an argument.
+    """Let loops run to a bound that is an argument, and calls among kernels' functions not patch Triton anew.
 
-    Triton 3.6 takes ``int()`` of an array of one element for it, which NumPy refuses from 2.4 on.
+    Triton 3.6 takes ``int()`` of an array of one element for a loop's bound, which NumPy refuses from 2.4 on. And
+    every call of a function replaces Triton's language by the interpreter's although the launch has done so, a
+    millisecond each time.
     """
-    patch = getattr(interpreter, "_patch_lang_tensor", None)
-    if patch is None or getattr(patch, "mended", False):
+    patch, patch_tensor = interpreter._patch_lang, interpreter._patch_lang_tensor
+    if getattr(patch, "mended", False):
         return
+    patched: set[int] = set()
 
-    def mended(tensor, scope):
-        patch(tensor, scope)
+    def mended_tensor(tensor, scope):
+        patch_tensor(tensor, scope)
         tensor.__index__ = lambda self: int(self.handle.data.item())
 
+    def mended(function):
+        seen = {id(v) for v in function.__globals__.values() if v is language or v is language.core}
+        if patched and seen <= patched:
+            return interpreter._LangPatchScope()
+        scope = patch(function)
+        if not patched:  # the launch itself
+            restore = scope.restore
+
+            def restore_all():
+                patched.clear()
+                restore()
+
+            scope.restore = restore_all
+        patched.update(seen)
+        return scope
+
     mended.mended = True  # type: ignore[attr-defined]
-    interpreter._patch_lang_tensor = mended
+    interpreter._patch_lang, interpreter._patch_lang_tensor = mended, mended_tensor

@@ -43,7 +43,7 @@ def candidates(
     m, n = min(rows, 64), min(columns, 64)
     if together > 1:
         n = max(16, min(n, 256 // together // (2 if m > 32 else 1)))
-        return (_config(8, HB=16, WB=min(w, 64), WO=min(o, 64), BM=m, BN=n, CB=together),)
+        return (_config(8, HB=16, WB=min(w, 512 // together), WO=min(o, 512 // together), BM=m, BN=n, CB=together),)
     if w <= 16 and m <= 16 and n <= 16:
         # Maps so small that rows of several fill a product.
         return _config(4, HB=16, WB=w, WO=o, BM=m, BN=n, CB=8), _config(4, HB=16, WB=w, WO=o, BM=m, BN=n, CB=4)
@@ -53,7 +53,8 @@ def candidates(
         return _config(4, HB=h, WB=w, WO=o, BM=64, BN=min(n, 32), CB=1), _config(
             2, HB=min(h, 32), WB=w, WO=o, BM=32, BN=min(n, 32), CB=1
         )
-    return (_config(8, HB=min(h, 32) if exact else h, WB=w, WO=o, BM=64, BN=n, CB=1),)
+    rows_at_once = 64 if not exact else 32 if chip >= 90 else 16
+    return (_config(8, HB=min(h, rows_at_once), WB=w, WO=o, BM=64, BN=n, CB=1),)
 
 
 def alias_l1(
@@ -124,7 +125,7 @@ def _forward_tables(height: int, width: int, step_h: int, step_w: int, device: t
 
 def _adjoint_plan(height: int, width: int, step_h: int, step_w: int, device: torch.device) -> Plan:
     left, right = adjoint_factors(height, width, (step_h, step_w))
-    return plan(left, right, False, torch.finfo(torch.float64).eps, device)
+    return plan(left, right, False, torch.finfo(torch.float64).eps, False, device)
 
 
 def _spectrum(

@@ -40,7 +40,8 @@ def _bins(ac, a_s, bc, bs, f_0, g_0):
 @triton.jit
 def _inverse_or_zero(magnitude):
     """1 / |D|, 0 at D = 0; NaN stays."""
-    return tl.where(magnitude == 0.0, 0.0, 1.0 / magnitude)
+    vanishes = magnitude == 0.0
+    return tl.where(vanishes, 0.0, 1.0 / tl.where(vanishes, 1.0, magnitude))
 
 
 @triton.jit

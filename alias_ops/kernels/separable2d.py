@@ -52,11 +52,11 @@ def candidates(
     """
     h, m, n, w = min(height, 64), _block(out_height, 64), _block(out_width, 64), _block(width, 128)
     if kind == "small":
-        n = _block(out_width, 128)
+        n = _block(out_width, 64 if exact and chip < 90 else 128)
         return _config(8, BR=64, BK=_block(width, 64), BO=n), _config(4, BR=32, BK=_block(width, 64), BO=min(n, 64))
     if together > 1:
         n = min(n, 256 // together // (2 if m > 32 else 1))
-        return (_config(8, HB=16, WB=min(w, 64), BM=m, BN=max(16, n), CB=together),)
+        return (_config(8, HB=16, WB=min(w, 512 // together), BM=m, BN=max(16, n), CB=together),)
     if kind == "split":
         if w <= 64:
             first = _config(4, HB=h, WB=w, BM=64, BN=min(n, 32))
@@ -68,14 +68,17 @@ def candidates(
     if w <= 32 and m <= 16 and n <= 16:
         return _config(1, HB=16, WB=w, BM=m, BN=n, CB=1), _config(1, HB=min(h, 32), WB=w, BM=m, BN=n, CB=1)
     if w <= 64:
-        first = _config(4, HB=min(h, 64 if w * n <= 2048 else 32), WB=w, BM=64, BN=n, CB=1)
-        return first, _config(2, HB=min(h, 32), WB=w, BM=32, BN=min(n, 32), CB=1)
-    return (_config(4, HB=min(h, 32), WB=w, BM=64, BN=n, CB=1),)
+        rows = min(h, 64 if w * n <= 2048 and chip < 100 else 16 if terms == 2 and chip >= 100 else 32)
+        first = _config(4, HB=rows, WB=w, BM=64, BN=n, CB=1)
+        return first, _config(2, HB=min(h, 16 if terms == 2 else 32), WB=w, BM=32, BN=min(n, 32), CB=1)
+    return (_config(4 if 90 <= chip < 100 else 8, HB=16 if terms == 2 else min(h, 32), WB=w, BM=64, BN=n, CB=1),)
 
 
-def _flat(t: torch.Tensor) -> bool:
-    """Whether the samples of a map follow each other evenly."""
-    return t.shape[2] == 1 or t.stride(2) == t.shape[3] * t.stride(3)
+def _even_step(t: torch.Tensor) -> int:
+    """The distance of a map's samples, if they follow each other evenly; 0 if not."""
+    if t.shape[3] == 1:
+        return t.stride(2)
+    return t.stride(3) if t.shape[2] == 1 or t.stride(2) == t.shape[3] * t.stride(3) else 0
 
 
 def maps_together(x: torch.Tensor) -> int:
@@ -98,7 +101,8 @@ def separable2d(
     if out.numel() == 0:
         return
     rounding = torch.finfo(left.dtype).eps
-    prepared = remembered(plan, (left, right), adjoint, rounding, x.device)
+    splitting = x.dim() != 4 or maps_together(x) == 1
+    prepared = remembered(plan, (left, right), adjoint, rounding, splitting, x.device)
     with on_device_of(x):
         for maps, results in images(x, out):
             apply_plan(prepared, maps, results, products(x))
@@ -115,12 +119,14 @@ def apply_plan(p: Plan, x: torch.Tensor, y: torch.Tensor, count: int) -> None:
     outer = p.right if p.outer is None else p.outer
     pitches = (p.left.stride(2), p.left.stride(1), p.right.stride(2), p.right.stride(1))
     if p.kind == "small":
-        flat_x, flat_y = _flat(x), _flat(y)
+        step_x, step_y = _even_step(x), _even_step(y)
+        flat_x, flat_y = step_x != 0, step_y != 0
         inputs, outputs = height * width, out_height * out_width
         common |= {"FLAT_X": flat_x, "FLAT_Y": flat_y}
         align_x, align_y = alignment(x, inputs) if flat_x else 1, alignment(y, outputs) if flat_y else 1
         common |= {"ALIGN_X": align_x, "ALIGN_Y": align_y}
-        places = (maps, x.shape[1], *in_units(x, align_x), *in_units(y, align_y))
+        strides_x, strides_y = in_units(x, align_x), in_units(y, align_y)
+        places = (maps, x.shape[1], *strides_x[:3], step_x or strides_x[3], *strides_y[:3], step_y or strides_y[3])
         sizes = width, inputs // align_x, out_width, outputs // align_y
         options = candidates("small", 1, padded(inputs), 1, padded(outputs), 1, 1, exact, chip)
         arguments = (x, y, p.right, *places, *sizes, *pitches[2:], p.factors[1])

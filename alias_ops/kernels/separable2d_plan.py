@@ -83,11 +83,15 @@ def _packed(vectors: list[np.ndarray], halved: bool, device: torch.device) -> to
     return torch.from_numpy(np.concatenate(whole)).to(device, torch.float32)
 
 
-def plan(left: np.ndarray, right: np.ndarray, adjoint: bool, rounding: float, device: torch.device) -> Plan:
+def plan(
+    left: np.ndarray, right: np.ndarray, adjoint: bool, rounding: float, splitting: bool, device: torch.device
+) -> Plan:
     """The plan of float64 factors [T, M, H] and [T, N, W], or of the adjoint's.
 
     Args:
-        rounding: eps of the dtype in which the factors were given; structure is looked for to within it.
+        rounding: eps of the dtype in which the factors were given; structure is looked for to within that, and to
+            within what computing them in float64 leaves.
+        splitting: whether "split" is wanted; its kernel takes maps one by one.
     """
     if adjoint:
         left, right = left.swapaxes(1, 2), right.swapaxes(1, 2)
@@ -96,13 +100,13 @@ def plan(left: np.ndarray, right: np.ndarray, adjoint: bool, rounding: float, de
         whole = sum(np.kron(a, b) for a, b in zip(left, right, strict=True))[None]
         made = table(whole, exponent_for_right(whole), device)
         return Plan("small", 1, made.values, made.values, None, (1.0, 2.0**-made.exponent))
-    vectors = _outer_vectors(left, right, 4 * rounding)
+    vectors = _outer_vectors(left, right, max(4 * rounding, 1e-13))
     if vectors is not None:
         left, right = left[:1], right[:1]
     kind = "tiled"
     widths = right.shape[1:]
     fits = len(right) == 1 and max(widths) >= SMALLEST_SPLIT and widths[1] <= LARGEST_SPLIT
-    if fits and _is_split(right[0], 2 * rounding):
+    if splitting and fits and _is_split(right[0], max(2 * rounding, 1e-14)):
         kind, right = "split", _halves(right[0])
     tables = (
         table(left, exponent_for_left(left), device, UNIT_ROWS),
