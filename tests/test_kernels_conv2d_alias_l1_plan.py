@@ -54,3 +54,10 @@ def test_buffers_stay_below_a_tenth_of_the_stride_1_map(sizes, dtype):
     spectrum = 0 if about.pointwise else about.inputs * outputs * 2 * len(t.kept_weights) * about.stored.itemsize
     extra = plan.images_at_once(about, t) * plan.bytes_per_image(about, t) + spectrum
     assert extra < 0.1 * batch * outputs * size * size * dtype.itemsize
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_an_image_past_32_bit_offsets_is_refused(kernel):
+    about, t = described((1, 2**16, 8, 512, kernel), torch.bfloat16)
+    with pytest.raises(ValueError, match=r"x must have fewer than 2\*\*31 numbers .* got 65536 channels of 512 x 512"):
+        plan.images_at_once(about, t)

@@ -160,7 +160,17 @@ def bytes_per_image(layer: Layer, t: Tables) -> int:
 
 
 def images_at_once(layer: Layer, t: Tables) -> int:
-    """How many images a chunk may have, so that its buffers stay small beside the stride-1 map."""
+    """How many images a chunk may have, so that its buffers stay small beside the stride-1 map.
+
+    Raises:
+        ValueError: one image's spectra have 2**31 numbers or more, past what the kernels' offsets reach.
+    """
+    if bytes_per_image(layer, t) // layer.stored.itemsize >= 2**31:
+        raise ValueError(
+            f"x must have fewer than 2**31 numbers in the spectra of an image for the triton backend, got "
+            f"{layer.channels} channels of {layer.geometry[0][0]} x {layer.geometry[1][0]}; "
+            f"alias_ops.backend('reference') takes it"
+        )
     stride_1 = [size + 2 * p - d * (kernel - 1) for size, kernel, _, p, d in layer.geometry]
     itemsize = 2 if layer.half else 4
     whole = layer.batch * layer.outputs * stride_1[0] * stride_1[1] * itemsize
