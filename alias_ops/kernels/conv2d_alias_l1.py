@@ -208,7 +208,7 @@ class _Bins:
         rows = max(layer.kernel[0] * t.kept[0], layer.kernel[1] * t.kept[1])
         grid = images * sum(t.edges) * -(-x.shape[1] // b["C"]) * -(-rows // b["F"])
         line_spectra[(grid,)](
-            x, self.x_lines, t.samples, t.full_h, t.low_w, *x.stride(), *x.shape, *t.edges, *layer.kernel, *t.kept,
+            x, self.x_lines, t.samples, t.line_rows, *x.stride(), *x.shape, *t.edges, *layer.kernel, *t.kept,
             taps, WIDE=wide(x), **config.arguments(), **_switches(layer),
         )  # fmt: skip
         config = product_blocks(layer, images)

@@ -12,14 +12,14 @@ __all__ = ["line_products", "line_spectra", "output_bins"]
 
 @triton.jit
 def line_spectra(
-    x, out, samples, table_h, table_w, image_stride, channel_stride, row_stride, column_stride, images, channels,
+    x, out, samples, table, image_stride, channel_stride, row_stride, column_stride, images, channels,
     height, width, rows, columns, kernel_h, kernel_w, frequencies_h, frequencies_w, taps, WIDE: tl.constexpr,
     C: tl.constexpr, F: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
     """Spectra of the rows and columns of x that the frame meets, tap by tap: out [slot][image][re, im][tap][channel].
 
-    samples [rows + columns]: where they lie. table_h [2][kernel_h * frequencies_h][height] transforms columns,
-    table_w [2][kernel_w * frequencies_w][width] rows. Slots: a row's frequencies, row by row, then the columns'.
+    samples [rows + columns]: where they lie. table: [2][kernel_w * frequencies_w][width] transforms rows, then
+    [2][kernel_h * frequencies_h][height] columns. Slots: a row's frequencies, row by row, then the columns'.
     """
     blocks = tl.cdiv(tl.maximum(kernel_h * frequencies_h, kernel_w * frequencies_w), F)
     blocks_c = tl.cdiv(channels, C)
@@ -38,6 +38,7 @@ def line_spectra(
     length = tl.where(is_row, width, height)
     frequencies = tl.where(is_row, frequencies_w, frequencies_h)
     count = frequencies * tl.where(is_row, kernel_w, kernel_h)
+    table += tl.where(is_row, 0, 2 * kernel_w * frequencies_w * width)
     first = tl.where(is_row, line * frequencies_w, rows * frequencies_w + (line - rows) * frequencies_h)
 
     r = block * F + tl.arange(0, F)
@@ -53,10 +54,8 @@ def line_spectra(
         )
         cell = r[:, None] * length + n[None, :]
         known = (r < count)[:, None] & (n < length)[None, :]
-        wide, high = known & is_row, known & (line >= rows)
-        cosine = tl.load(table_w + cell, mask=wide, other=0.0) + tl.load(table_h + cell, mask=high, other=0.0)
-        cell += count * length
-        sine = tl.load(table_w + cell, mask=wide, other=0.0) + tl.load(table_h + cell, mask=high, other=0.0)
+        cosine = tl.load(table + cell, mask=known, other=0.0)
+        sine = tl.load(table + count * length + cell, mask=known, other=0.0)
         re = table_product(cosine, maps, re, PRECISION, INTERPRETED)
         im = table_product(sine, maps, im, PRECISION, INTERPRETED)
     out += image * 2 * taps * channels

@@ -87,14 +87,14 @@ def spectra_blocks(layer: Layer, frequencies: tuple[int, int], samples: tuple[in
     # A tile of 128 channels times bins is as much as two programs of a multiprocessor have registers for.
     C, H, W = 128 // G, 16, 16 if max(samples) <= 16 else 32
     if layer.precision == "tf32x3":
-        H, W = 32 if G == 16 else 16, 16
+        H, W = 16 if G == 32 else 32, 16
     elif last:
         C, W = 256 // G, 16  # longer runs of channels, shorter ones of columns
     return Config((("C", C), ("F", 16), ("G", G), ("H", H), ("W", W)), warps=8)
 
 
 def line_blocks() -> Config:
-    return Config((("C", 32), ("F", 16), ("BLOCK", 32)), warps=4)
+    return Config((("C", 32), ("F", 32), ("BLOCK", 32)), warps=8)
 
 
 def weight_blocks() -> Config:
@@ -126,10 +126,11 @@ def measure_blocks(layer: Layer, images: int) -> Config:
 def residual_blocks(layer: Layer, N: int, M: int) -> Config:
     """Of ``residual_measure``."""
     W = next_power_of_two(layer.geometry[1][0], 16)
+    images = 32 // W if layer.precision == "tf32x3" else 2
     blocks = (
         ("NP", next_power_of_two(N, 8)),
         ("MP", next_power_of_two(M, 8)),
-        ("BI", max(1, 32 // W) if max(N, M) <= 8 else 1),
+        ("BI", images if max(N, M) <= 8 else 1),
         ("C", 16),
         ("BO", 32 if layer.precision == "tf32x3" else 64),
         ("H", 16),

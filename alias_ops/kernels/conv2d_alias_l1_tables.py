@@ -29,7 +29,7 @@ class Tables:
     dft_w: torch.Tensor
     low_h: torch.Tensor  # [2, kernel, h+1, H]: cropped_rows
     low_w: torch.Tensor
-    full_h: torch.Tensor  # [2, kernel, h+1, H]: full_rows
+    line_rows: torch.Tensor  # flat: cropped_rows of the width, full_rows of the height
     frame_h: torch.Tensor  # [2, lines, h+1]
     frame_w: torch.Tensor
     samples: torch.Tensor  # int32 [edges]: the rows, then the columns
@@ -106,7 +106,7 @@ def tables(geometry: Geometry, device: torch.device) -> Tables:
         place(designs.dft_rows(outputs[1])),
         place(designs.cropped_rows(*geometry[0])),
         place(designs.cropped_rows(*geometry[1])),
-        place(designs.full_rows(*geometry[0])),
+        place(torch.cat([designs.cropped_rows(*geometry[1]).flatten(), designs.full_rows(*geometry[0]).flatten()])),
         place(frames[0]),
         place(frames[1]),
         place([*edges[0], *edges[1]], torch.int32),
