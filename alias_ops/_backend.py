@@ -53,7 +53,7 @@ OLDEST_CAPABILITY = (8, 0)
 
 @cache
 def _look_for_triton(device_type: str) -> str:
-    """ "" where the Triton kernels run on ``device_type``, without importing it."""
+    """Why the Triton kernels do not run on ``device_type``, "" if they do; without importing Triton."""
     if find_spec("triton") is None:
         return "Triton is not installed (pip install 'alias-ops[triton]')"
     if device_type == "cpu":

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from .cases import CONV_ROWS, POOL_BARS
 
-__all__ = ["Bar", "bars", "found", "load", "markdown", "memory_rows", "ratio", "rows"]
+__all__ = ["Bar", "aligned", "bars", "found", "load", "markdown", "memory_rows", "ratio", "rows"]
 
 Result = dict[str, Any]
 
@@ -236,9 +236,14 @@ def markdown(document: dict[str, Any]) -> str:
 
 def bar_lines(document: dict[str, Any]) -> list[str]:
     """The bars as aligned text."""
+    return aligned(bars(document))
+
+
+def aligned(every: Iterable[Bar]) -> list[str]:
+    """Bars in columns."""
     verdict = {True: "met", False: "MISSED", None: "not measured"}
-    lines = [[verdict[b.met], b.measured, b.wanted, b.what] for b in bars(document)]
-    widths = [max(len(line[i]) for line in lines) for i in range(3)]
+    lines = [[verdict[b.met], b.measured, b.wanted, b.what] for b in every]
+    widths = [max((len(line[i]) for line in lines), default=0) for i in range(3)]
     return ["  ".join([*(cell.ljust(w) for cell, w in zip(line, widths)), line[3]]) for line in lines]
 
 

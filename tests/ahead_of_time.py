@@ -100,7 +100,9 @@ def compiled(launch: Launch, capability: int, label: str = "") -> Resources:
     # A kernel of a handful of registers is one that the compiler gave up on and made a trap of.
     assert registers > 8, f"{launch.kernel.fn.__name__} was compiled to nothing: {launch}"
     name = launch.kernel.fn.__name__
-    return Resources(name, label, capability, launch.options["num_warps"], registers, stack + local, built.metadata.shared)
+    return Resources(
+        name, label, capability, launch.options["num_warps"], registers, stack + local, built.metadata.shared
+    )
 
 
 @contextmanager

@@ -12,12 +12,24 @@ import torch
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
-import alias_ops  # noqa: E402
-from alias_ops import _backend  # noqa: E402
+import alias_ops
+from alias_ops import _backend
 
 # Maps here are tiny: a second thread costs more than it brings, ten times as much beside other busy processes.
 # Tests that are about threads ask for the fixture.
 torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(config, items):
+    """Tests of the Triton kernels are tests of the GPU where there is one; slow ones run if asked for by name."""
+    if "slow" not in config.option.markexpr:
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
+    if torch.cuda.is_available():
+        for item in items:
+            if "triton_backend" in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.gpu)
 
 
 @pytest.fixture(params=["reference", "cpu"])

@@ -86,3 +86,23 @@ def test_text_says_the_same(capsys, monkeypatch):
     assert ["torch", torch.__version__] in lines
     assert ["kernels", "built", "avx512", "avx2"] in lines
     assert ["reference", "runs", "here"] in lines
+
+
+def test_triton_kernels_say_how_they_are_configured(capsys, monkeypatch, tmp_path):
+    pytest.importorskip("triton")
+    if _backend.availability()["triton"] and not torch.cuda.is_available():
+        pytest.skip("Triton cannot run here")
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    (tmp_path / "key").mkdir()
+    (tmp_path / "key" / "alias_ops.kernel.json").write_text('{"a": 0, "b": 1}')
+    (tmp_path / "key" / "alias_ops.broken.json").write_text("{")
+    found = facts(capsys)["Triton kernels"]
+    assert found["size classes measured"] == 2
+    assert found["cache"] == str(tmp_path)
+    assert found["configurations"].startswith(("by rule: kernels are interpreted", "measured at"))
+    assert ("first call of a size" in found) == torch.cuda.is_available()
+
+
+def test_without_triton_there_is_nothing_to_say_of_it(capsys, monkeypatch):
+    monkeypatch.setattr(_backend, "_why_no_triton", lambda device_type: "it is not there")
+    assert "Triton kernels" not in facts(capsys)

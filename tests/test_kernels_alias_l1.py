@@ -134,7 +134,9 @@ def test_layouts(triton_backend, layout, shape):
 @pytest.mark.parametrize("channels", [1, 3, 17])
 def test_channels_last_and_its_gradient(triton_backend, channels):
     for size in ((10, 7), (18, 17)):
-        check(laid_out("channels_last", 1, channels, *size, dtype=torch.float32, device=triton_backend).requires_grad_())
+        check(
+            laid_out("channels_last", 1, channels, *size, dtype=torch.float32, device=triton_backend).requires_grad_()
+        )
 
 
 @pytest.mark.parametrize("leading", [(), (1,), (2, 3, 2), (2, 1, 2, 2), (0,), (3, 0), (2, 0, 4)], ids=str)

@@ -3,12 +3,15 @@
 import json
 import platform
 from argparse import Namespace
+from importlib import import_module
 from pathlib import Path
+from time import perf_counter
 
 import torch
 
 from .. import _backend
 from .._version import __version__
+from ..functional import flc_pool2d
 
 __all__ = ["facts", "run"]
 
@@ -52,6 +55,34 @@ def _backends(device_type: str) -> dict[str, object]:
     return {"in use": chosen, **{name: f"no: {why}" if why else "runs here" for name, why in reasons.items()}}
 
 
+def _first_call(device_type: str) -> str:
+    """What a call costs the first time in a process, compiled or from Triton's cache, and after that."""
+    x = torch.zeros(1, 1, 28, 28, device=device_type)
+    times = []
+    with _backend.backend("triton"):
+        for _ in range(3):
+            start = perf_counter()
+            flc_pool2d(x)
+            torch.accelerator.synchronize()
+            times.append(perf_counter() - start)
+    return f"{times[0]:.2f} s, then {times[-1] * 1e6:.0f} µs"
+
+
+def _triton(device_type: str) -> dict[str, object]:
+    """Where the Triton kernels run: how they are configured, what is kept between runs, what a first call costs."""
+    launch = import_module("alias_ops.kernels._launch")
+    folder = Path(launch.knobs.cache.dir)
+    stored = sum(len(launch.stored_choices(file)) for file in folder.glob("*/alias_ops.*.json"))
+    off = launch.tuning()
+    found = {
+        "version": launch.triton.__version__,
+        "configurations": f"by rule: {off}" if off else "measured at the first large call of a size class",
+        "size classes measured": stored,
+        "cache": str(folder),
+    }
+    return found if device_type == "cpu" else {**found, "first call of a size": _first_call(device_type)}
+
+
 def facts() -> dict[str, dict[str, object]]:
     """Versions, processor, build of the extension and backends, by title and name."""
     name, features = _processor()
@@ -73,6 +104,7 @@ def facts() -> dict[str, dict[str, object]]:
             "threads": torch.get_num_threads(),
         },
         "extension": _extension(),
+        **({} if _backend.availability(devices[-1])["triton"] else {"Triton kernels": _triton(devices[-1])}),
         **{f"backends for {device} tensors": _backends(device) for device in devices},
     }
 

@@ -1,4 +1,4 @@
-"""How a kernel starts: on x's device and stream, with a configuration measured once per size class or chosen by rule."""
+"""How a kernel starts: on x's device and stream, configured by rule or as measured once for its size class."""
 
 import hashlib
 import json
@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -15,9 +16,24 @@ from triton.runtime.cache import get_cache_manager
 
 from .._version import __version__
 
-__all__ = ["AUTOTUNE", "Config", "capability", "capturing", "chosen", "cached_choices", "next_power_of_two", "on_device_of", "tuning"]
+__all__ = [
+    "AUTOTUNE",
+    "Config",
+    "cached_choices",
+    "capability",
+    "capturing",
+    "chosen",
+    "next_power_of_two",
+    "on_device_of",
+    "stored_choices",
+    "tuning",
+]
 
 AUTOTUNE = "ALIAS_OPS_AUTOTUNE"
+
+
+# Per multiprocessor, for a launch to be worth timing.
+FEWEST_PROGRAMS = 16
 
 
 class Config(NamedTuple):
@@ -69,7 +85,7 @@ def capturing() -> bool:
 
 
 def tuning() -> str:
-    """ "" if configurations are measured, otherwise why the rule decides."""
+    """Why no configuration is measured and the rule decides, "" if they are."""
     if knobs.runtime.interpret:
         return "kernels are interpreted"
     if os.environ.get(AUTOTUNE, "1").lower() in ("0", "false", "off", "no"):
@@ -83,6 +99,12 @@ def _name_of(device: torch.device) -> str:
     return torch.xpu.get_device_name(device) if device.type == "xpu" else device.type
 
 
+def _multiprocessors(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).multi_processor_count
+    return torch.xpu.get_device_properties(device).gpu_subslice_count
+
+
 def _cache_file(name: str, candidates: Sequence[Config], device: str):
     """Triton's cache folder, under a key that changes with whatever could change the fastest candidate."""
     parts = (name, __version__, triton.__version__, device, *map(str, candidates))
@@ -92,14 +114,17 @@ def _cache_file(name: str, candidates: Sequence[Config], device: str):
 def _read(name: str, candidates: Sequence[Config], device: str) -> dict[str, int]:
     manager, file = _cache_file(name, candidates, device)
     path = manager.get_file(file)
-    if path is None:
-        return {}
+    found = {} if path is None else stored_choices(Path(path))
+    return {key: place for key, place in found.items() if isinstance(place, int) and 0 <= place < len(candidates)}
+
+
+def stored_choices(path: Path) -> dict[str, int]:
+    """What a file of the cache says; nothing if it cannot be read."""
     try:
-        with open(path) as stored:
-            found = json.load(stored)
+        found = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
-    return {key: place for key, place in found.items() if isinstance(place, int) and 0 <= place < len(candidates)}
+    return found if isinstance(found, dict) else {}
 
 
 def chosen(
@@ -133,10 +158,12 @@ def chosen(
     stored = _read(name, candidates, device)
     if text in stored:
         _choices[key] = stored[text]
-    elif capturing() or programs < 16 * torch.cuda.get_device_properties(x.device).multi_processor_count:
+    elif capturing() or programs < FEWEST_PROGRAMS * _multiprocessors(x.device):
         return candidates[0]
     else:
-        times = [triton.testing.do_bench(lambda c=c: run(c), warmup=5, rep=20, return_mode="median") for c in candidates]
+        times = [
+            triton.testing.do_bench(lambda c=c: run(c), warmup=5, rep=20, return_mode="median") for c in candidates
+        ]
         _choices[key] = times.index(min(times))
         manager, file = _cache_file(name, candidates, device)
         manager.put(json.dumps({**stored, text: _choices[key]}), file, binary=False)

@@ -8,9 +8,18 @@ what the second one takes, [HB, CB BN].
 import triton
 import triton.language as tl
 
-from ._arithmetic import INPUT_BITS, inverse_scale, pieces, product, scale_of
+from ._arithmetic import INPUT_BITS, pieces, product, scale_of
 
-__all__ = ["BITS", "left_product", "load_table", "map_scale", "over_columns", "over_rows", "right_product", "right_table"]
+__all__ = [
+    "BITS",
+    "left_product",
+    "load_table",
+    "map_scale",
+    "over_columns",
+    "over_rows",
+    "right_product",
+    "right_table",
+]
 
 BITS: tl.constexpr = tl.constexpr(INPUT_BITS)
 

@@ -14,7 +14,15 @@ from torch.utils._python_dispatch import _disable_current_modes
 from ._launch import capturing, next_power_of_two
 
 __all__ = [
-    "LARGEST_BLOCK", "UNIT_ROWS", "Table", "exponent_for_left", "exponent_for_right", "padded", "prepared", "remembered", "table",
+    "LARGEST_BLOCK",
+    "UNIT_ROWS",
+    "Table",
+    "exponent_for_left",
+    "exponent_for_right",
+    "padded",
+    "prepared",
+    "remembered",
+    "table",
 ]
 
 # Blocks are powers of two up to this one, so that tables padded by `padded` fit them all.

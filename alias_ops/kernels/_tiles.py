@@ -1,4 +1,4 @@
-"""A tile of left x right^T for CB maps at a time: blocks of rows of x come in, the tile stays on chip until it is done."""
+"""A tile of left x right^T, for CB maps at a time: blocks of rows of x come in, the tile stays on chip till done."""
 
 import triton
 import triton.language as tl

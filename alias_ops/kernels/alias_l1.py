@@ -30,31 +30,38 @@ def _config(warps: int, **blocks: int) -> Config:
 
 @lru_cache(1024)
 def candidates(
-    height: int, width: int, out_width: int, rows: int, columns: int, together: int, exact: bool, chip: int
+    height: int, width: int, out_height: int, out_width: int, rows: int, columns: int, together: int, exact: bool, chip: int
 ) -> tuple[Config, ...]:
     """Configurations worth measuring for maps of a size class; the first is the rule's choice.
 
     Args:
-        height, width, out_width: of the maps, and of the strided maps.
+        height, width, out_height, out_width: of the maps, and of the strided maps.
         rows, columns: of the packed spectrum.
         together, exact, chip: as for separable2d.
     """
-    h, w, o = min(height, 64), min(width, 128), min(out_width, 128)
+    h, w = min(height, 64), min(width, 128)
+    ho, o = min(out_height, 64), min(out_width, 128)
     m, n = min(rows, 64), min(columns, 64)
     if together > 1:
         n = max(16, min(n, 256 // together // (2 if m > 32 else 1)))
-        return (_config(8, HB=16, WB=min(w, 512 // together), WO=min(o, 512 // together), BM=m, BN=n, CB=together),)
+        most = 512 // together
+        return (_config(8, HB=16, WB=min(w, most), HO=16, WO=min(o, most), BM=m, BN=n, CB=together),)
     if w <= 16 and m <= 16 and n <= 16:
         # Maps so small that rows of several fill a product.
-        return _config(4, HB=16, WB=w, WO=o, BM=m, BN=n, CB=8), _config(4, HB=16, WB=w, WO=o, BM=m, BN=n, CB=4)
+        return tuple(_config(4, HB=16, WB=w, HO=16, WO=o, BM=m, BN=n, CB=maps) for maps in (8, 4))
     if w <= 32 and m <= 32 and n <= 32:
-        return _config(1, HB=16, WB=w, WO=o, BM=m, BN=n, CB=1), _config(2, HB=min(h, 32), WB=w, WO=o, BM=m, BN=n, CB=1)
-    if w <= 64:
-        return _config(4, HB=h, WB=w, WO=o, BM=64, BN=min(n, 32), CB=1), _config(
-            2, HB=min(h, 32), WB=w, WO=o, BM=32, BN=min(n, 32), CB=1
+        return (
+            _config(1, HB=16, WB=w, HO=16, WO=o, BM=m, BN=n, CB=1),
+            _config(2, HB=min(h, 32), WB=w, HO=min(ho, 32), WO=o, BM=m, BN=n, CB=1),
         )
-    rows_at_once = 64 if not exact else 32 if chip >= 90 else 16
-    return (_config(8, HB=min(h, rows_at_once), WB=w, WO=o, BM=64, BN=n, CB=1),)
+    if w <= 64:
+        n = min(n, 32)
+        return (
+            _config(4, HB=h, WB=w, HO=ho, WO=o, BM=64, BN=n, CB=1),
+            _config(2, HB=min(h, 32), WB=w, HO=min(ho, 32), WO=o, BM=32, BN=n, CB=1),
+        )
+    most = 64 if not exact else 32 if chip >= 90 else 16
+    return (_config(8, HB=min(h, most), WB=w, HO=min(ho, most), WO=o, BM=64, BN=n, CB=1),)
 
 
 def alias_l1(
@@ -136,8 +143,12 @@ def _spectrum(
     height, width = x.shape[2:]
     outputs = -(-height // stride[0]), -(-width // stride[1])
     rows, columns = rows_of(height, stride[0]), rows_of(width, stride[1])
-    align, together, count = alignment(x, width), maps_together(x), products(x) if grad is None else _products_of_gradient(x)
-    size_class = padded(height), padded(width), padded(outputs[1]), padded(rows), padded(columns)
+    align, together, count = (
+        alignment(x, width),
+        maps_together(x),
+        products(x) if grad is None else _products_of_gradient(x),
+    )
+    size_class = padded(height), padded(width), padded(outputs[0]), padded(outputs[1]), padded(rows), padded(columns)
     options = candidates(*size_class, together, count == 3, capability(x.device))
     pitches = [p for table in (*t.left, *t.right) for p in (table.stride(2), table.stride(1))]
     sizes = height, width // align, *outputs, *stride, rows, columns

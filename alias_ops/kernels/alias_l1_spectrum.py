@@ -57,13 +57,15 @@ def spectrum(
     dft_h_pitch, dft_h_low, low_h_pitch, low_h_low, dft_w_pitch, dft_w_low, low_w_pitch, low_w_low,
     factor_left, factor_right,
     BACKWARD: tl.constexpr, PRODUCTS: tl.constexpr, WIDE: tl.constexpr, ALIGN_X: tl.constexpr,
-    WHOLE: tl.constexpr, WHOLE_OUT: tl.constexpr, HB: tl.constexpr, WB: tl.constexpr, WO: tl.constexpr,
+    WHOLE: tl.constexpr, WHOLE_OUT: tl.constexpr,
+    HB: tl.constexpr, WB: tl.constexpr, HO: tl.constexpr, WO: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, CB: tl.constexpr,
 ):  # fmt: skip
     """Programs: blocks of CB maps, tiles of BN columns and of BM rows of the packed spectrum [rows, columns].
 
     Forward: out [maps, tiles] gets sum |D| over a tile's bins. BACKWARD: out [maps, rows, columns] gets the packed
-    spectrum's gradient, grad [maps] times that of sum |D|.
+    spectrum's gradient, grad [maps] times that of sum |D|. HB x WB and HO x WO are the blocks of the map and of the
+    strided one; HB and HO are the same where CB is not 1.
     """
     width = width * ALIGN_X
     block = tl.program_id(0).to(tl.int64) * CB
@@ -78,7 +80,7 @@ def spectrum(
     total, unused = accumulate(
         total, unused, x_map, index < maps, x_row * step_h, x_column * step_w, out_height, out_width, m, n,
         dft_h, dft_h_pitch, dft_h_low, dft_w, dft_w_pitch, dft_w_low, x, x, factor,
-        1, False, PRODUCTS, WIDE, ALIGN_X, WHOLE_OUT, HB, WO, BM, BN, CB,
+        1, False, PRODUCTS, WIDE, ALIGN_X, WHOLE_OUT, HO, WO, BM, BN, CB,
     )  # fmt: skip
     total, unused = accumulate(
         total, unused, x_map, index < maps, x_row, x_column, height, width, m, n,

@@ -34,7 +34,15 @@ def _block(size: int, most: int) -> int:
 
 @lru_cache(1024)
 def candidates(
-    kind: str, height: int, width: int, out_height: int, out_width: int, terms: int, together: int, exact: bool, chip: int
+    kind: str,
+    height: int,
+    width: int,
+    out_height: int,
+    out_width: int,
+    terms: int,
+    together: int,
+    exact: bool,
+    chip: int,
 ) -> tuple[Config, ...]:
     """Configurations worth measuring for maps of a size class; the first is the rule's choice.
 
@@ -61,9 +69,10 @@ def candidates(
         if w <= 64:
             first = _config(4, HB=h, WB=w, BM=64, BN=min(n, 32))
             return first, _config(8, HB=h, WB=w, BM=64, BN=min(n, 32))
+        tall = min(128, max(64, out_height))
         if chip < 90:
-            return (_config(8, HB=min(h, 32), WB=w, BM=128, BN=32),)
-        return (_config(8, HB=16 if exact else min(h, 32), WB=w, BM=128, BN=n),)
+            return (_config(8, HB=min(h, 32), WB=w, BM=tall, BN=min(n, 32)),)
+        return (_config(8, HB=16 if exact else min(h, 32), WB=w, BM=tall, BN=n),)
     n = min(n, 32 if terms == 2 or w > 64 else 64)
     if w <= 32 and m <= 16 and n <= 16:
         return _config(1, HB=16, WB=w, BM=m, BN=n, CB=1), _config(1, HB=min(h, 32), WB=w, BM=m, BN=n, CB=1)
@@ -100,7 +109,7 @@ def separable2d(
     """
     if out.numel() == 0:
         return
-    rounding = torch.finfo(left.dtype).eps
+    rounding = min(torch.finfo(left.dtype).eps, torch.finfo(torch.float32).eps)
     splitting = x.dim() != 4 or maps_together(x) == 1
     prepared = remembered(plan, (left, right), adjoint, rounding, splitting, x.device)
     with on_device_of(x):

@@ -1,5 +1,7 @@
-"""What the factors of separable2d allow, and the tables that its kernels read. csrc/cpu/separable2d_plan.h is the
-same for the CPU; half-band axes, and heights, are not split here: what they leave of a product is too little for a matrix unit.
+"""What the factors of separable2d allow, and the tables that its kernels read.
+
+csrc/cpu/separable2d_plan.h is the same for the CPU. Half-band axes, and heights, are not split here: what that
+leaves of a product is too little for a matrix unit.
 """
 
 from typing import NamedTuple
@@ -68,11 +70,10 @@ def _outer_vectors(left: np.ndarray, right: np.ndarray, noise: float) -> list[np
     """in_h, in_w, out_h, out_w of a second term that is an outer product."""
     if len(left) < 2:
         return None
-    pairs = [_rank_one(f[1], noise, float(np.abs(f[0]).max())) for f in (left, right)]
-    if pairs[0] is None or pairs[1] is None:
+    of_h, of_w = (_rank_one(f[1], noise, float(np.abs(f[0]).max())) for f in (left, right))
+    if of_h is None or of_w is None:
         return None
-    (out_h, in_h), (out_w, in_w) = pairs
-    return [in_h, in_w, out_h, out_w]
+    return [of_h[1], of_w[1], of_h[0], of_w[0]]
 
 
 def _packed(vectors: list[np.ndarray], halved: bool, device: torch.device) -> torch.Tensor:
@@ -97,7 +98,7 @@ def plan(
         left, right = left.swapaxes(1, 2), right.swapaxes(1, 2)
     outputs, inputs = left.shape[1] * right.shape[1], left.shape[2] * right.shape[2]
     if max(outputs, inputs) <= LARGEST_SMALL:
-        whole = sum(np.kron(a, b) for a, b in zip(left, right, strict=True))[None]
+        whole = np.sum([np.kron(a, b) for a, b in zip(left, right, strict=True)], 0)[None]
         made = table(whole, exponent_for_right(whole), device)
         return Plan("small", 1, made.values, made.values, None, (1.0, 2.0**-made.exponent))
     vectors = _outer_vectors(left, right, max(4 * rounding, 1e-13))

@@ -16,9 +16,7 @@ __all__ = ["register"]
 KEYS = ("CUDA", "XPU")
 
 
-def register(
-    op: str, form: Callable[..., Any], fake: Callable[..., Any], module: str, position: int = 0
-) -> None:
+def register(op: str, form: Callable[..., Any], fake: Callable[..., Any], module: str, position: int = 0) -> None:
     """Serve ``alias_ops::op`` with its Triton kernel wherever the backend of a call is "triton".
 
     Args:

@@ -1,0 +1,312 @@
+"""Stages of a run on a GPU, each a command of its own; ``benchmarks/gpu.sh`` calls them in turn.
+
+    python -m benchmarks.gpu {ceilings,pooling,aliasing,convolutions,report} --out FILE [--dry-run]
+
+Every case is checked against float64 before it is timed and written as soon as it is known.
+"""
+
+import argparse
+import datetime
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+import alias_ops
+from alias_ops import reference
+from alias_ops.cli.info import facts
+
+from . import peers
+from .bench_measure import conv_error
+from .bench_pooling import built, error_of
+from .cases import CONV_ROWS, LAYERS, Conv
+from .race import WrongResult, checked, spread
+
+__all__ = ["Run", "main"]
+
+GIGABYTE = 2**30
+CHANNELS = 64
+POOL_SIZES = (14, 28, 32, 56, 112, 224)
+NETWORKS = [layer for layer in LAYERS if layer.name.startswith(("ResNet-50", "WRN-28-10"))]
+TF32_SLACK = 500.0  # 1e-3 instead of 2e-6
+
+Call = Callable[[], Any]
+
+
+class Run:
+    """A results file that grows case by case, and how large and how often to measure."""
+
+    def __init__(self, out: str, dry: bool = False):
+        self.path = Path(out)
+        self.dry = dry
+        self.device = "cpu" if dry else "cuda"
+        self.bytes = 2**14 if dry else GIGABYTE
+        if self.path.exists():
+            self.document = json.loads(self.path.read_text())
+        else:
+            self.document = {"format": "gpu 1", "dry run": dry, "results": [], "stages": [], "ceilings": {}}
+
+    def write(self) -> None:
+        self.path.write_text(json.dumps(self.document, indent=1) + "\n")
+
+    def time(self, call: Call, seconds: float = 0.25) -> dict[str, float]:
+        """Median, quartiles and number of single calls, by events on the device."""
+        for _ in range(1 if self.dry else 3):
+            call()
+        if self.dry:
+            began = time.perf_counter()
+            call()
+            return {"median": time.perf_counter() - began, "calls": 1}
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        call()
+        torch.cuda.synchronize()
+        calls = max(5, min(50, round(seconds / max(1e-6, time.perf_counter() - began))))
+        marks = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(calls)]
+        for start, end in marks:
+            start.record()
+            call()
+            end.record()
+        torch.cuda.synchronize()
+        times = sorted(start.elapsed_time(end) / 1e3 for start, end in marks)
+        low, median, high = statistics.quantiles(times, n=4, method="inclusive")
+        return {"median": median, "q1": low, "q3": high, "calls": calls}
+
+    def case(self, case: dict[str, Any], calls: dict[str, Call], check: Callable[[], float]) -> None:
+        """Check, time every call, and keep what came out, errors included."""
+        result: dict[str, Any] = {**case, "times": {}, "errors": {}}
+        try:
+            result["relative error"] = check()
+        except (WrongResult, RuntimeError) as error:
+            result["errors"]["alias_ops"] = f"{type(error).__name__}: {error}"[:300]
+            calls = {name: call for name, call in calls.items() if not name.startswith("alias_ops")}
+        for name, call in calls.items():
+            try:
+                result["times"][name] = self.time(call)
+            except (RuntimeError, peers.Unavailable) as error:
+                result["errors"][name] = f"{type(error).__name__}: {error}"[:300]
+            if self.device == "cuda":
+                torch.cuda.empty_cache()
+        self.document["results"].append(result)
+        self.write()
+        times = ", ".join(f"{name} {t['median'] * 1e3:.3f}" for name, t in result["times"].items())
+        print(" ".join(map(str, case.values())), "ms:", times, *result["errors"].values(), flush=True)
+
+
+@contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    """PyTorch's switches for TF32, of products and of convolutions."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+# ---- stages ----------------------------------------------------------------------------------------------------------
+
+
+def ceilings(run: Run) -> None:
+    """Copy bandwidth of the run's size, rates of a large product in each precision, and what machine this is."""
+    run.document["machine"] = facts()
+    run.document["started"] = datetime.datetime.now(datetime.timezone.utc).isoformat("T", "seconds")
+    if not run.dry:
+        properties = torch.cuda.get_device_properties(0)
+        run.document["device"] = {
+            "name": properties.name,
+            "multiprocessors": properties.multi_processor_count,
+            "memory": properties.total_memory,
+            "capability": list(torch.cuda.get_device_capability(0)),
+        }
+    source = torch.randn(run.bytes // 4, device=run.device)
+    target = torch.empty_like(source)
+    seconds = run.time(lambda: target.copy_(source))["median"]
+    found = {"copy, bytes a second": 2 * source.nbytes / seconds}
+    n = 64 if run.dry else 8192
+    for name, dtype, allowed in (
+        ("float32", torch.float32, False),
+        ("tf32", torch.float32, True),
+        ("bfloat16", torch.bfloat16, False),
+    ):
+        with tf32(allowed):
+            a, b = (torch.randn(n, n, device=run.device).to(dtype) for _ in range(2))
+            found[f"{name}, operations a second"] = 2 * n**3 / run.time(lambda a=a, b=b: a @ b)["median"]
+    run.document["ceilings"] = found
+    run.write()
+    print(found)
+
+
+def _maps(run: Run, n: int, dtype: torch.dtype) -> torch.Tensor:
+    """[B, C, n, n] of random numbers, the run's bytes or a little more."""
+    channels = 2 if run.dry else CHANNELS
+    batch = -(-run.bytes // (channels * n * n * dtype.itemsize))
+    return torch.randn(batch, channels, n, n, device=run.device, dtype=dtype)
+
+
+def _sizes(run: Run, sizes: tuple[int, ...]) -> tuple[int, ...]:
+    return sizes[:2] if run.dry else sizes
+
+
+def _differentiating(layer: Callable, x: torch.Tensor, dy: torch.Tensor) -> Call:
+    leaf = x.detach().requires_grad_()
+
+    def both():
+        return torch.autograd.grad(layer(leaf), leaf, dy)
+
+    return both
+
+
+def pooling(run: Run) -> None:
+    """FLC and ASAP, forward and backward, against a copy of as many bytes; then against what people pool with."""
+    for dtype in (torch.float32, torch.bfloat16):
+        for pool in ("flc", "asap"):
+            layer = getattr(alias_ops, f"{pool}_pool2d")
+            for n in _sizes(run, POOL_SIZES):
+                x = _maps(run, n, dtype)
+                leaf = x.detach().requires_grad_()
+                y = layer(leaf)
+                dy = torch.randn_like(y)
+                calls: dict[str, Call] = {"alias_ops": lambda x=x, layer=layer: layer(x)}
+                calls["alias_ops backward"] = lambda y=y, leaf=leaf, dy=dy: torch.autograd.grad(
+                    y, leaf, dy, retain_graph=True
+                )
+                moved = x.nbytes + y.nbytes
+                case = {"op": f"{pool}_pool2d", "n": n, "dtype": str(dtype).removeprefix("torch."), "bytes": moved}
+                run.case(case, calls, partial(error_of, pool, x, y.detach(), dy, "both"))
+    place = 2 if run.dry else CHANNELS, run.device, torch.float32
+    name, module = peers.published(None)
+    rivals = {
+        name: module,
+        "max_pool2d": peers.max_pool2d,
+        "BlurPool (timm)": built(peers.timm, *place),
+        "depthwise convolution": peers.depthwise(*place),
+    }
+    for n in _sizes(run, POOL_SIZES):
+        x = _maps(run, n, torch.float32)
+        y = alias_ops.flc_pool2d(x)
+        dy = torch.randn_like(y)
+        layers = {"alias_ops": alias_ops.flc_pool2d, **rivals}
+        check = partial(error_of, "flc", x, y, dy, "both")
+        case = {"op": "flc_pool2d against peers", "n": n, "dtype": "float32"}
+        forward = {who: (lambda x=x, layer=layer: layer(x)) for who, layer in layers.items()}
+        run.case({**case, "direction": "forward"}, forward, check)
+        both = {who: _differentiating(layer, x, dy) for who, layer in layers.items()}
+        run.case({**case, "direction": "forward+backward"}, both, lambda: 0.0)
+
+
+def aliasing(run: Run) -> None:
+    """The measure of stride-1 maps against one read of them, and against its definition."""
+    for dtype, allowed in ((torch.bfloat16, False), (torch.float32, True), (torch.float32, False)):
+        for n in _sizes(run, (14, 28, 56, 112, 224)):
+            x = _maps(run, n, dtype)
+
+            def check(x=x, allowed=allowed):
+                chosen = spread(x.shape[0] * x.shape[1], max(2, 500_000 // x.shape[2] ** 2)).to(x.device)
+                exact = reference.aliasing(x.flatten(0, 1)[chosen].double(), reduction="none")
+                found = alias_ops.aliasing(x, reduction="none").flatten()[chosen]
+                return checked(found, exact, x.dtype, TF32_SLACK if allowed else 1.0)
+
+            leaf = x.detach().requires_grad_()
+            calls = {
+                "alias_ops": lambda x=x: alias_ops.aliasing(x, reduction="none"),
+                "alias_ops with gradient": lambda leaf=leaf: torch.autograd.grad(alias_ops.aliasing(leaf), leaf),
+                "definition": lambda x=x: reference.aliasing(x.float(), reduction="none"),
+            }
+            precision = "tf32" if allowed else str(dtype).removeprefix("torch.")
+            with tf32(allowed):
+                run.case({"op": "aliasing", "n": n, "dtype": precision, "bytes": x.nbytes}, calls, check)
+
+
+def _extra_memory(call: Call) -> int | None:
+    """Bytes that a call takes at its peak beyond what there was."""
+    if not torch.cuda.is_available():
+        return None
+    call()
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    call()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before
+
+
+def _convolution(run: Run, conv: Conv, precision: str) -> None:
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    image = conv.channels * conv.size**2 * dtype.itemsize
+    batch = 2 if run.dry else -(-run.bytes // image)
+    x = torch.randn(batch, conv.channels, conv.size, conv.size, device=run.device, dtype=dtype)
+    weight = torch.randn(conv.outputs, conv.channels, conv.kernel, conv.kernel, device=run.device, dtype=dtype)
+    weight /= (conv.channels * conv.kernel**2) ** 0.5
+    padding = conv.kernel // 2
+    y = F.conv2d(x, weight, stride=2, padding=padding)
+
+    def given():
+        return alias_ops.conv2d_aliasing(x, weight, padding=padding, output=y)
+
+    def alone():
+        return alias_ops.conv2d_aliasing(x, weight, padding=padding)
+
+    def check():
+        if precision != "tf32":
+            return conv_error(x[:64], weight, y[:64], padding, "forward")
+        exact = reference.conv2d_aliasing(x[:64].double(), weight.double(), padding=padding, reduction="none")
+        found = alias_ops.conv2d_aliasing(x[:64], weight, padding=padding, output=y[:64], reduction="none")
+        return checked(found, exact, dtype, TF32_SLACK)
+
+    calls: dict[str, Call] = {
+        "alias_ops, output given": given,
+        "alias_ops": alone,
+        "stride-1 convolution": lambda: F.conv2d(x, weight, padding=padding),
+        "strided convolution": lambda: F.conv2d(x, weight, stride=2, padding=padding),
+        "definition": lambda: reference.conv2d_aliasing(x.float(), weight.float(), padding=padding),
+    }
+    case = {"op": "conv2d_aliasing", "layer": conv.name, "batch": batch, "dtype": precision}
+    case["stride-1 map"] = batch * conv.outputs * conv.size**2 * dtype.itemsize
+    case["extra memory"] = _extra_memory(given)
+    run.case(case, calls, check)
+
+
+def convolutions(run: Run) -> None:
+    """The measure of convolutions, output given and not, against the layer itself and the definition."""
+    plain = Conv("tiny", 2, 3, 4, 8, 3)
+    for precision in ("tf32", "bfloat16", "float32"):
+        for conv in [plain] if run.dry else CONV_ROWS if precision == "float32" else [*CONV_ROWS, *NETWORKS]:
+            with tf32(precision == "tf32"):
+                _convolution(run, conv, precision)
+
+
+STAGES = {"ceilings": ceilings, "pooling": pooling, "aliasing": aliasing, "convolutions": convolutions}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("command", choices=[*STAGES, "stage", "report"])
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("--name")
+    parser.add_argument("--status", type=int)
+    parser.add_argument("--seconds", type=int)
+    arguments = parser.parse_args()
+    run = Run(arguments.out, arguments.dry_run)
+    if arguments.command == "stage":
+        run.document["stages"].append([arguments.name, arguments.status, arguments.seconds])
+        run.write()
+    elif arguments.command == "report":
+        from .gpu_report import lines
+
+        print("\n".join(lines(run.document)))
+    else:
+        with alias_ops.backend("auto" if arguments.command == "ceilings" else "triton"):
+            STAGES[arguments.command](run)
+
+
+if __name__ == "__main__":
+    main()
