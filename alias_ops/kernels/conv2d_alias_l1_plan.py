@@ -94,7 +94,7 @@ def spectra_blocks(layer: Layer, frequencies: tuple[int, int], samples: tuple[in
 
 
 def line_blocks() -> Config:
-    return Config((("C", 32), ("F", 32), ("BLOCK", 32)), warps=8)
+    return Config((("C", 32), ("F", 16), ("BLOCK", 32)), warps=4)
 
 
 def weight_blocks() -> Config:
