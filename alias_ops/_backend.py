@@ -10,6 +10,8 @@ from types import ModuleType
 
 import torch
 
+from ._compile import constant_result
+
 __all__ = [
     "BACKENDS",
     "INTERPRETED",
@@ -69,7 +71,7 @@ def _look_for_triton(device_type: str) -> str:
     return f"it runs on GPUs, not on {device_type}"
 
 
-@torch.compiler.assume_constant_result
+@constant_result
 def _why_no_triton(device_type: str) -> str:
     return _look_for_triton(device_type)
 

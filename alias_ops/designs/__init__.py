@@ -6,6 +6,7 @@ Results are cached by their arguments and shared: treat every tensor as read-onl
 from ._cache import CACHED_DESIGNS
 from .aliasing import alias_tables, dft_rows, half_band, low_band_rows, low_pass, residual_factors, subsample
 from .conv2d import conv_tables, correlation_size, frame_lines, frame_sources, input_rows, tap_factors, tap_phases
+from .conv2d_lines import cropped_rows, edge_samples, full_rows
 from .pooling import factor_dtype, pooling_factors
 from .spectrum import POOLS, VARIANTS, AxisSpectrum, axis_spectrum, output_size
 
@@ -18,10 +19,13 @@ __all__ = [
     "axis_spectrum",
     "conv_tables",
     "correlation_size",
+    "cropped_rows",
     "dft_rows",
+    "edge_samples",
     "factor_dtype",
     "frame_lines",
     "frame_sources",
+    "full_rows",
     "half_band",
     "input_rows",
     "low_band_rows",

@@ -7,6 +7,8 @@ from typing import ParamSpec, TypeVar
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
+from .._compile import constant_result
+
 __all__ = ["CACHED_DESIGNS", "cached", "constant"]
 
 # Entries per function. One is a few kilobytes at the sizes of image networks; the bound keeps a
@@ -37,7 +39,7 @@ def constant(design: Callable[P, R]) -> Callable[P, R]:
     """:func:`cached`, and a constant of the graph to ``torch.compile``, which would trace the mathematics."""
     made = cached(design)
 
-    @torch.compiler.assume_constant_result
+    @constant_result
     @wraps(design)
     def looked_up(*args, **kwargs):
         return made(*args, **kwargs)

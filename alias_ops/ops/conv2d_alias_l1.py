@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from .. import _backend, designs
-from . import _adjoints, _fft
+from . import _adjoints, _fft, _triton
 from ._library import LIBRARY, accumulation_dtype, forward_mode, outside_autocast, plane
 from ._spectra import dense, half_plane, l1_norm, subtract_low
 from ._spectral_conv2d import LowSpectrum, dense_axes, fft_axis
@@ -104,6 +104,7 @@ LIBRARY.impl("conv2d_alias_l1", torch_form, "CompositeExplicitAutograd")
 LIBRARY.impl("conv2d_alias_l1_backward", _adjoints.conv2d_alias_l1_backward, "CompositeExplicitAutograd")
 if _backend.extension is not None:
     LIBRARY.impl("conv2d_alias_l1_backward", conv2d_alias_l1_backward, "CPU")
+_triton.register("conv2d_alias_l1", torch_form, _fake, "conv2d_alias_l1")
 torch.library.register_fake("alias_ops::conv2d_alias_l1", _fake, lib=LIBRARY)
 torch.library.register_fake("alias_ops::conv2d_alias_l1_backward", _fake_backward, lib=LIBRARY)
 torch.library.register_autograd("alias_ops::conv2d_alias_l1", _backward, setup_context=_setup_context, lib=LIBRARY)

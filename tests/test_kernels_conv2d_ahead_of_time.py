@@ -1,0 +1,82 @@
+"""The kernels of ``conv2d_alias_l1`` compiled for three chips: every block size that the launcher can choose."""
+
+import pytest
+from ahead_of_time import offenders
+from helpers import run_python
+
+pytest.importorskip("triton")
+
+# batch, input and output channels, size, kernel, stride, groups; branch; channels_last
+LAYERS = {
+    "kept bins of 16": ((70, 64, 128, 32, 3, 2, 1), "bins", False),
+    "channels last": ((70, 64, 128, 32, 3, 2, 1), "bins", True),
+    "small maps": ((70, 32, 64, 16, 3, 2, 1), "bins", False),
+    "bins beyond 32": ((3, 3, 64, 130, 7, 2, 1), "bins", False),
+    "bins beyond 16": ((3, 16, 16, 66, 3, 2, 1), "bins", False),
+    "depthwise": ((70, 32, 32, 16, 3, 2, 32), "bins", False),
+    "one tap": ((70, 128, 256, 56, 1, 2, 1), "pointwise", False),
+    "one tap, channels last": ((3, 16, 16, 16, 1, 2, 1), "pointwise", True),
+    "one tap, bins beyond 32": ((3, 16, 16, 130, 1, 2, 1), "pointwise", False),
+    "on chip, 16 x 16": ((70, 64, 128, 32, 3, 2, 1), "residual", False),
+    "on chip, 8 x 8": ((70, 64, 128, 16, 3, 2, 1), "residual", False),
+    "on chip, wide rows": ((70, 64, 128, 32, 1, 4, 1), "residual", False),
+}
+
+CODE = """
+import json
+import torch
+from ahead_of_time import compiled, launches
+from alias_ops.kernels import conv2d_alias_l1 as kernels
+from alias_ops.kernels.conv2d_alias_l1_tables import tables
+from alias_ops.kernels.conv2d_alias_l1_plan import on_chip
+
+found, done = [], set()
+for (label, ((batch, inputs, outputs, size, kernel, stride, groups), branch, last)) in LAYERS.items():
+    form = torch.channels_last if last else torch.contiguous_format
+    for dtype, tf32 in MODES:
+        geometry = (stride, stride), (kernel // 2, kernel // 2), (1, 1)
+        x = torch.zeros(batch, inputs, size, size, dtype=dtype).to(memory_format=form)
+        weight = torch.zeros(outputs, inputs // groups, kernel, kernel, dtype=dtype)
+        rows = (size + 2 * (kernel // 2) - kernel) // stride + 1
+        output = torch.zeros(batch, outputs, rows, rows, dtype=dtype).to(memory_format=form)
+        with launches(tf32=tf32) as listed:
+            layer = kernels.layer_of(x, weight, output, *geometry, groups)
+            t = tables(layer.geometry, x.device)
+            if branch == "residual" and not on_chip(layer, t):
+                continue
+            bias = weight[:, 0, 0, 0].contiguous() if label == "small maps" else None
+            kernels.BRANCHES[branch](
+                x, weight, bias, output, layer, t, geometry, torch.zeros(batch, outputs)
+            )
+        for launch in listed:
+            choices = sorted((k, str(v)) for k, v in launch.arguments.items() if k.isupper() and k not in ("N", "M"))
+            key = launch.kernel.fn.__name__, str(launch.options), str(choices), str(dtype)
+            if key not in done:
+                done.add(key)
+                found.append(compiled(launch, CAPABILITY, f"{label} {dtype} {choices}"))
+print(json.dumps(found))
+"""
+HALF = "[(torch.bfloat16, True), (torch.float16, True)]"
+SINGLE = "[(torch.float32, True), (torch.float32, False)]"
+
+
+def report(capability, modes, layers):
+    code = f"import torch\nLAYERS, CAPABILITY, MODES = {layers!r}, {capability}, {modes}\n{CODE}"
+    process = run_python(code, timeout=1800, TRITON_INTERPRET="0")
+    assert process.returncode == 0, process.stderr
+    return process.stdout
+
+
+@pytest.mark.parametrize("modes", [HALF, SINGLE], ids=["16 bits", "float32"])
+@pytest.mark.parametrize("capability", [80, 90, 100])
+def test_no_spills_and_shared_memory_within_the_chip(capability, modes):
+    """A cross-section; the other layers with -m slow."""
+    names = ("channels last", "one tap", "on chip, 16 x 16", "on chip, 8 x 8")
+    assert offenders(report(capability, modes, {name: LAYERS[name] for name in names})) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("modes", [HALF, SINGLE], ids=["16 bits", "float32"])
+@pytest.mark.parametrize("capability", [80, 90, 100])
+def test_every_configuration(capability, modes):
+    assert offenders(report(capability, modes, LAYERS)) == []
