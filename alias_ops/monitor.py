@@ -30,13 +30,14 @@ class _Hook:
     def __init__(self, method: Callable[..., None], *arguments: object) -> None:
         self._method = weakref.WeakMethod(method)
         self._arguments = arguments
+        # Here and not as a decorator: it imports the compiler, which takes as long as half of PyTorch.
+        self._run = torch.compiler.disable(self._forward)
 
     def __call__(self, *call: object) -> None:
         if not torch.compiler.is_exporting():
             self._run(*call)
 
-    @torch.compiler.disable
-    def _run(self, *call: object) -> None:
+    def _forward(self, *call: object) -> None:
         method = self._method()
         if method is not None:
             method(*self._arguments, *call)
