@@ -26,7 +26,11 @@ def pytest_collection_modifyitems(config, items):
         slow = [item for item in items if item.get_closest_marker("slow")]
         config.hook.pytest_deselected(items=slow)
         items[:] = [item for item in items if item not in slow]
-    if torch.cuda.is_available():
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="no GPU"))
+    else:
         for item in items:
             if "triton_backend" in getattr(item, "fixturenames", ()):
                 item.add_marker(pytest.mark.gpu)
