@@ -30,7 +30,15 @@ def _config(warps: int, **blocks: int) -> Config:
 
 @lru_cache(1024)
 def candidates(
-    height: int, width: int, out_height: int, out_width: int, rows: int, columns: int, together: int, exact: bool, chip: int
+    height: int,
+    width: int,
+    out_height: int,
+    out_width: int,
+    rows: int,
+    columns: int,
+    together: int,
+    exact: bool,
+    chip: int,
 ) -> tuple[Config, ...]:
     """Configurations worth measuring for maps of a size class; the first is the rule's choice.
 
@@ -60,7 +68,7 @@ def candidates(
             _config(4, HB=h, WB=w, HO=ho, WO=o, BM=64, BN=n, CB=1),
             _config(2, HB=min(h, 32), WB=w, HO=min(ho, 32), WO=o, BM=32, BN=n, CB=1),
         )
-    most = 64 if not exact else 32 if chip >= 90 else 16
+    most = 64 if not exact and width <= 128 else 32 if chip >= 90 else 16
     return (_config(8, HB=min(h, most), WB=w, HO=min(ho, most), WO=o, BM=64, BN=n, CB=1),)
 
 
