@@ -78,6 +78,18 @@ def test_compiled_functions_meet_other_batches(backend, compiled, name):
         assert_same(name, x, function(x))
 
 
+@functions
+def test_compiles_with_every_number_a_symbol(backend, compiled, name):
+    """Strides too are symbols then; a design wants numbers.
+
+    Batches unlike any size of a design: the compiler takes equal numbers of the first call for the same symbol.
+    """
+    function = compiled(FUNCTIONS[name][0], dynamic=True)
+    for batch in (17, 19):
+        x = randn(batch, 3, 8, 10).requires_grad_()
+        assert_same(name, x, function(x))
+
+
 def test_compiled_layers_take_any_layout(backend, compiled):
     layer = compiled(alias_ops.ASAPPool2d())
     for x in (images(8, 8), images(8, 8).detach().to(memory_format=torch.channels_last), images(8, 8).mT):

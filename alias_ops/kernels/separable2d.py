@@ -67,6 +67,8 @@ def candidates(
         return (_config(8, HB=16, WB=min(w, 512 // together), BM=m, BN=max(16, n), CB=together),)
     if kind == "split":
         if w <= 64:
+            if chip < 90:
+                return (_config(8 if exact else 4, HB=h, WB=w, BM=64, BN=min(n, 32)),)
             first = _config(4, HB=h, WB=w, BM=64, BN=min(n, 32))
             return first, _config(8, HB=h, WB=w, BM=64, BN=min(n, 32))
         tall = min(128, max(64, out_height))
@@ -74,13 +76,24 @@ def candidates(
             return (_config(8, HB=min(h, 32), WB=w, BM=tall, BN=min(n, 32)),)
         return (_config(8, HB=16 if exact else min(h, 32), WB=w, BM=tall, BN=n),)
     n = min(n, 32 if terms == 2 or w > 64 else 64)
+    if terms == 2 and w > 64 and chip < 90 and exact:
+        n = 16
     if w <= 32 and m <= 16 and n <= 16:
         return _config(1, HB=16, WB=w, BM=m, BN=n, CB=1), _config(1, HB=min(h, 32), WB=w, BM=m, BN=n, CB=1)
     if w <= 64:
         rows = min(h, 64 if w * n <= 2048 and chip < 100 else 16 if terms == 2 and chip >= 100 else 32)
         first = _config(4, HB=rows, WB=w, BM=64, BN=n, CB=1)
         return first, _config(2, HB=min(h, 16 if terms == 2 else 32), WB=w, BM=32, BN=min(n, 32), CB=1)
-    return (_config(4 if 90 <= chip < 100 else 8, HB=16 if terms == 2 else min(h, 32), WB=w, BM=64, BN=n, CB=1),)
+    return (
+        _config(
+            8 if chip >= 100 or (chip < 90 and exact) else 4,
+            HB=16 if terms == 2 else min(h, 32),
+            WB=w,
+            BM=64,
+            BN=n,
+            CB=1,
+        ),
+    )
 
 
 def _even_step(t: torch.Tensor) -> int:
