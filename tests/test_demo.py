@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 import torch
@@ -100,7 +101,10 @@ def test_the_terminal_names_what_was_written_and_nothing_else_was(finished):
 
 def test_an_interrupt_while_training_still_reports(tmp_path):
     line, environment = command("--output", str(tmp_path), "--epochs", "500", "--patches", "32")
-    with subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    # A shell's background jobs ignore SIGINT, and so would what they start.
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(line, env=environment, preexec_fn=heed, **pipes) as process:
         # Its first line stands before training; the first measure follows within a second or so.
         assert "ResNet" in process.stdout.readline()
         time.sleep(6)
