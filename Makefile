@@ -5,8 +5,11 @@
 #           that pip takes the wheel at hand (a CPU build, say) where a looser request would fetch
 #           gigabytes of CUDA libraries. Any PyTorch from 2.10 on works:
 #               make distclean && make demo TORCH=torch
+#   TRITON  the same for the GPU kernels, which the tests interpret and compile: the version that GPU builds of
+#           this PyTorch require. Any from 3.6 on works; a PyTorch of another version brings its own.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
+TRITON ?= $(if $(filter torch==2.13.0,$(TORCH)),$(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' -)),triton==3.7.1))
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -66,7 +69,7 @@ build: $(STAMP)-dev
 # PyTorch first and by itself: pip then never chooses one.
 $(VENV)/torch:
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install $(TORCH)
+	$(PIP) install $(TORCH) $(TRITON)
 	$(PIP) install "setuptools>=64" wheel "pybind11>=2.12"
 	@touch $@
 

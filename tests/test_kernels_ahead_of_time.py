@@ -9,7 +9,7 @@ everything there is.
 import json
 
 import pytest
-from ahead_of_time import LIMITS, RESERVED, Resources, offenders
+from ahead_of_time import LIMITS, RESERVED, Resources, misfits, offenders
 from helpers import run_python
 
 pytest.importorskip("triton")
@@ -62,7 +62,7 @@ def check(code: str, timeout: int = 900) -> None:
     """Run a report in a process of its own and look for what does not fit."""
     process = run_python(code, timeout, TRITON_INTERPRET="0")
     assert process.returncode == 0, process.stderr
-    assert offenders(process.stdout) == []
+    assert misfits(process.stdout) == []
 
 
 def pooling(sizes: str, capabilities: str, lasts: str = "(False,)", tf32: bool = False) -> str:
@@ -111,6 +111,7 @@ def test_what_does_not_fit_is_found():
     fits = Resources("kernel", "", 80, 4, 255, 0, LIMITS[80] - RESERVED)
     spills, large = fits._replace(spilled=8), fits._replace(shared=fits.shared + 1)
     assert offenders(json.dumps([fits, spills, large])) == [spills, large]
+    assert offenders(json.dumps([fits, spills, large]), spills=False) == [large]
 
 
 def test_a_kernel_that_spills_is_reported_so():

@@ -1,7 +1,7 @@
 """The kernels of ``conv2d_alias_l1`` compiled for three chips: every block size that the launcher can choose."""
 
 import pytest
-from ahead_of_time import offenders
+from ahead_of_time import misfits
 from helpers import run_python
 
 pytest.importorskip("triton")
@@ -72,11 +72,11 @@ def report(capability, modes, layers):
 def test_no_spills_and_shared_memory_within_the_chip(capability, modes):
     """A cross-section; the other layers with -m slow."""
     names = ("channels last", "one tap", "on chip, 16 x 16", "on chip, 8 x 8")
-    assert offenders(report(capability, modes, {name: LAYERS[name] for name in names})) == []
+    assert misfits(report(capability, modes, {name: LAYERS[name] for name in names})) == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("modes", [HALF, SINGLE], ids=["16 bits", "float32"])
 @pytest.mark.parametrize("capability", [80, 90, 100])
 def test_every_configuration(capability, modes):
-    assert offenders(report(capability, modes, LAYERS)) == []
+    assert misfits(report(capability, modes, LAYERS)) == []

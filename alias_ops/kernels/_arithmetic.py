@@ -23,7 +23,7 @@ def scale_of(largest, BITS: tl.constexpr):
     """The power of two that brings ``largest`` to 2**(BITS - 1) ... 2**BITS; 1 for inf and NaN."""
     exponent = (largest.to(tl.int32, bitcast=True) >> 23) & 255
     # Its inverse must be a normal number too. Maps of subnormal numbers stay smaller than they might be.
-    biased = tl.where(exponent == 255, 127, tl.minimum(253 + BITS - exponent, 253))
+    biased = tl.where(exponent == 255, 127, tl.minimum(253 - exponent + BITS, 253))
     return (biased << 23).to(tl.float32, bitcast=True)
 
 

@@ -68,7 +68,7 @@ def candidates(
             _config(4, HB=h, WB=w, HO=ho, WO=o, BM=64, BN=n, CB=1),
             _config(2, HB=min(h, 32), WB=w, HO=min(ho, 32), WO=o, BM=32, BN=n, CB=1),
         )
-    most = 64 if not exact and width <= 128 else 32 if chip >= 90 else 16
+    most = 64 if not exact and width <= 128 else 32 if chip == 90 else 16
     return (_config(8, HB=min(h, most), WB=w, HO=min(ho, most), WO=o, BM=64, BN=n, CB=1),)
 
 

@@ -84,8 +84,9 @@ class Layer:
 def spectra_blocks(layer: Layer, frequencies: tuple[int, int], samples: tuple[int, int], last: bool) -> Config:
     """Of ``input_bins``, ``residual_bins`` and ``output_bins``; ``last``: channels are neighbours in memory."""
     G = min(64, next_power_of_two(frequencies[1], 16))
-    # A tile of 128 channels times bins is as much as two programs of a multiprocessor have registers for.
-    C, H, W = 128 // G, 16, 16 if max(samples) <= 16 else 32
+    # Tiles of 128 channels times bins are as much as two programs of a multiprocessor have registers for;
+    # residual_bins holds two spectra.
+    C, H, W = max(2, 64 // G) if layer.pointwise else 128 // G, 16, 16 if max(samples) <= 16 else 32
     if layer.precision == "tf32x3":
         H, W = 16 if G == 32 else 32, 16
     elif last:
@@ -94,7 +95,7 @@ def spectra_blocks(layer: Layer, frequencies: tuple[int, int], samples: tuple[in
 
 
 def line_blocks() -> Config:
-    return Config((("C", 32), ("F", 16), ("BLOCK", 32)), warps=4)
+    return Config((("C", 32), ("F", 16), ("BLOCK", 32)), warps=2)
 
 
 def weight_blocks() -> Config:

@@ -64,13 +64,14 @@ def candidates(
         return _config(8, BR=64, BK=_block(width, 64), BO=n), _config(4, BR=32, BK=_block(width, 64), BO=min(n, 64))
     if together > 1:
         n = min(n, 256 // together // (2 if m > 32 else 1))
-        return (_config(8, HB=16, WB=min(w, 512 // together), BM=m, BN=max(16, n), CB=together),)
+        return (_config(8, HB=16, WB=min(w, 256 // together), BM=m, BN=max(16, n), CB=together),)
     if kind == "split":
         if w <= 64:
             if chip < 90:
                 return (_config(8 if exact else 4, HB=h, WB=w, BM=64, BN=min(n, 32)),)
-            first = _config(4, HB=h, WB=w, BM=64, BN=min(n, 32))
-            return first, _config(8, HB=h, WB=w, BM=64, BN=min(n, 32))
+            rows = min(h, 32) if exact and chip < 100 else h  # 64 take every register there is
+            first = _config(4, HB=rows, WB=w, BM=64, BN=min(n, 32))
+            return first, _config(8, HB=rows, WB=w, BM=64, BN=min(n, 32))
         tall = min(128, max(64, out_height))
         if chip < 90:
             return (_config(8, HB=min(h, 32), WB=w, BM=tall, BN=min(n, 32)),)
