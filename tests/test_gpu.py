@@ -12,7 +12,7 @@ from helpers import aliases, assert_close, randn, reference_pool2d, spectrum_l1
 import alias_ops
 from alias_ops import reference
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
+pytestmark = pytest.mark.gpu
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 FORMS = (torch.contiguous_format, torch.channels_last)

@@ -15,6 +15,7 @@ __all__ = [
     "frame_lines",
     "frame_sources",
     "input_rows",
+    "shifted_by_taps",
     "tap_factors",
     "tap_phases",
 ]
@@ -34,6 +35,18 @@ def _length(size: int, kernel: int, stride: int, padding: int, dilation: int) ->
     return stride_1, output_size(stride_1, stride) * stride
 
 
+def shifted_by_taps(whole: torch.Tensor, size: int, kernel: int, padding: int, dilation: int) -> torch.Tensor:
+    """``whole`` [..., L1] of the stride-1 outputs, as of the input: [kernel, ..., size], shifted by each tap."""
+    stride_1 = whole.shape[-1]
+    shifted = whole.new_zeros(kernel, *whole.shape[:-1], size)
+    for tap in range(kernel):
+        offset = tap * dilation - padding
+        first, last = max(0, -offset), min(stride_1, size - offset)
+        if first < last:
+            shifted[tap, ..., first + offset : last + offset] = whole[..., first:last]
+    return shifted
+
+
 @cached
 def tap_factors(size: int, kernel: int, stride: int, padding: int, dilation: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Identity 4: S and P with their columns shifted by each tap.
@@ -43,16 +56,11 @@ def tap_factors(size: int, kernel: int, stride: int, padding: int, dilation: int
         the residual of the layer is ``sum_taps w_tap (S_dy x S_dx^T - P_dy x P_dx^T)``.
     """
     stride_1, _ = _length(size, kernel, stride, padding, dilation)
-    outputs = output_size(stride_1, stride)
-    shifted = [torch.zeros(kernel, outputs, size, dtype=torch.float64) for _ in range(2)]
-    for tap in range(kernel):
-        offset = tap * dilation - padding
-        first, last = max(0, -offset), min(stride_1, size - offset)
-        if first >= last:
-            continue
-        for whole, target in zip((subsample(stride_1, stride), low_pass(stride_1, stride)), shifted, strict=True):
-            target[tap, :, first + offset : last + offset] = whole[:, first:last]
-    return shifted[0], shifted[1]
+    geometry = (size, kernel, padding, dilation)
+    return (
+        shifted_by_taps(subsample(stride_1, stride), *geometry),
+        shifted_by_taps(low_pass(stride_1, stride), *geometry),
+    )
 
 
 @cached

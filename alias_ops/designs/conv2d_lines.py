@@ -6,7 +6,7 @@ import torch
 
 from ._cache import cached
 from .aliasing import low_band_rows
-from .conv2d import correlation_size, frame_sources, input_rows, tap_phases
+from .conv2d import correlation_size, frame_sources, input_rows, shifted_by_taps, tap_phases
 
 __all__ = ["cropped_rows", "edge_samples", "full_rows"]
 
@@ -20,14 +20,8 @@ def cropped_rows(size: int, kernel: int, stride: int, padding: int, dilation: in
         is the spectrum of ``g[0..L1)`` with its last sample replicated up to L, from the input samples.
     """
     stride_1 = correlation_size(size, kernel, padding, dilation)
-    whole = low_band_rows(stride_1, stride)
-    shifted = torch.zeros(2, kernel, whole.shape[1], size, dtype=torch.float64)
-    for tap in range(kernel):
-        offset = tap * dilation - padding
-        first, last = max(0, -offset), min(stride_1, size - offset)
-        if first < last:
-            shifted[:, tap, :, first + offset : last + offset] = whole[..., first:last]
-    return shifted
+    shifted = shifted_by_taps(low_band_rows(stride_1, stride), size, kernel, padding, dilation)
+    return shifted.transpose(0, 1).contiguous()
 
 
 @cached

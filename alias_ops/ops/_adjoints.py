@@ -4,15 +4,13 @@ With D the half plane of bins and c the weight of each in the sum, d|D| contribu
 which the adjoint transforms take back to the strided output and, with a minus, to the low band.
 """
 
-from functools import partial
-
 import torch
 
 from ._library import accumulation_dtype
-from ._spectra import bin_weights, dense, half_plane, half_plane_adjoint, subtract_low
+from ._spectra import alias_spectrum, bin_weights, half_plane, half_plane_adjoint, subtract_low
 from ._spectral_conv2d import LowSpectrum, dense_axes
 
-__all__ = ["alias_l1_backward", "conv2d_alias_l1_backward"]
+__all__ = ["alias_l1_backward", "conv2d_alias_l1_backward", "convolution_backward"]
 
 
 def _sign(spectrum: torch.Tensor, grad: torch.Tensor, outputs: tuple[int, int]) -> torch.Tensor:
@@ -23,19 +21,24 @@ def _sign(spectrum: torch.Tensor, grad: torch.Tensor, outputs: tuple[int, int]) 
 def alias_l1_backward(grad, x, tables_h, tables_w, stride) -> torch.Tensor:
     wide = accumulation_dtype(x.dtype)
     maps = x.to(wide)
-    low_h, dft_h = (t.to(maps) for t in tables_h)
-    low_w, dft_w = (t.to(maps) for t in tables_w)
+    low_h, dft_h = tables_h = [t.to(maps) for t in tables_h]
+    low_w, dft_w = tables_w = [t.to(maps) for t in tables_w]
     dx = torch.zeros_like(maps)
     if dx.numel() == 0:
         return dx.to(x.dtype)
-    strided = half_plane(
-        maps[..., :: stride[0], :: stride[1]], partial(dense, table=dft_h), partial(dense, table=dft_w)
-    )
-    low = half_plane(maps, partial(dense, table=low_h), partial(dense, table=low_w))
-    sign = _sign(subtract_low(strided, low), grad.to(wide), (dft_h.shape[-1], dft_w.shape[-1]))
+    spectrum = alias_spectrum(maps, tables_h, tables_w, stride)
+    sign = _sign(spectrum, grad.to(wide), (dft_h.shape[-1], dft_w.shape[-1]))
     dx[..., :: stride[0], :: stride[1]] = half_plane_adjoint(sign, dft_h, dft_w)
     dx -= half_plane_adjoint(sign[:, : low_h.shape[-2], : low_w.shape[-2]], low_h, low_w)
     return dx.to(x.dtype)
+
+
+def convolution_backward(grad, x, weight, stride, padding, dilation, groups) -> tuple[torch.Tensor, torch.Tensor]:
+    """PyTorch's own gradients of the strided layer with respect to x and weight."""
+    dx, dweight, _ = torch.ops.aten.convolution_backward(
+        *(grad, x, weight, None, stride, padding, dilation, False, [0, 0], groups, [True, True, False])
+    )
+    return dx, dweight
 
 
 def conv2d_alias_l1_backward(
@@ -52,11 +55,9 @@ def conv2d_alias_l1_backward(
     low = LowSpectrum(wide_weight, dense_axes(wide_x, wide_weight, tables_h, tables_w, *geometry), groups)
     inputs = low.inputs(wide_x)
     low_spectrum = low.forward(inputs)
-    spectrum = half_plane(strided, partial(dense, table=dft_h), partial(dense, table=dft_w))
+    spectrum = half_plane(strided, dft_h, dft_w)
     sign = _sign(subtract_low(spectrum, low_spectrum), grad.to(wide), (dft_h.shape[-1], dft_w.shape[-1]))
-    dx, dweight, _ = torch.ops.aten.convolution_backward(
-        half_plane_adjoint(sign, dft_h, dft_w),
-        *(wide_x, wide_weight, None, *geometry, False, [0, 0], groups, [True, True, False]),
-    )
+    d_strided = half_plane_adjoint(sign, dft_h, dft_w)
+    dx, dweight = convolution_backward(d_strided, wide_x, wide_weight, *geometry, groups)
     dx_low, dweight_low = low.adjoint(inputs, sign[:, : low_spectrum.shape[1], : low_spectrum.shape[2]])
     return dx.sub_(dx_low).to(x.dtype), dweight.sub_(dweight_low).to(weight.dtype)

@@ -5,13 +5,11 @@ Conjugates are written out (``conj_physical``): where an op runs inside a compil
 lazy ones for what they conjugate.
 """
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 
 __all__ = [
-    "Transform",
+    "alias_spectrum",
     "bin_weights",
     "both_signs",
     "both_signs_adjoint",
@@ -23,9 +21,6 @@ __all__ = [
     "parts",
     "subtract_low",
 ]
-
-# Real [..., S] -> complex [f, ...]: the non-negative frequencies of the last dimension.
-Transform = Callable[[torch.Tensor], torch.Tensor]
 
 
 def dense(x: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
@@ -56,20 +51,20 @@ def both_signs_adjoint(spectrum: torch.Tensor) -> torch.Tensor:
     return torch.stack([plus + minus, (plus - minus) * -1j], 1)
 
 
-def half_plane(maps: torch.Tensor, rows: Transform, cols: Transform) -> torch.Tensor:
+def half_plane(maps: torch.Tensor, rows: torch.Tensor, cols: torch.Tensor) -> torch.Tensor:
     """Spectrum of real maps [..., H, W] at the frequencies (+f, g) and (-f, g), f and g >= 0.
 
     Args:
-        rows, cols: the transforms along the height and along the width.
+        rows, cols: tables [2, f, H] and [2, g, W] as of :func:`dense`.
 
     Returns:
         complex [2, f, g, ...]: index 0 of the first dimension is +f, 1 is -f.
     """
-    return both_signs(rows(parts(cols(maps))))
+    return both_signs(dense(parts(dense(maps, cols)), rows))
 
 
 def half_plane_adjoint(spectrum: torch.Tensor, rows: torch.Tensor, cols: torch.Tensor) -> torch.Tensor:
-    """Adjoint of :func:`half_plane` by the tables of its axes: complex [2, f, g, ...] -> real [..., H, W]."""
+    """Adjoint of :func:`half_plane`: complex [2, f, g, ...] -> real [..., H, W]."""
     along = dense_adjoint(both_signs_adjoint(spectrum), rows)
     return dense_adjoint(torch.complex(along[0], along[1]), cols)
 
@@ -78,6 +73,13 @@ def subtract_low(spectrum: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
     """spectrum - low, where low [2, h+1, h'+1, ...] covers the kept bins of spectrum alone."""
     gap = [spectrum.shape[d] - low.shape[d] for d in (2, 1)]
     return spectrum - F.pad(low, (*(0, 0) * (low.dim() - 3), 0, gap[0], 0, gap[1]))
+
+
+def alias_spectrum(maps: torch.Tensor, tables_h, tables_w, stride: tuple[int, int]) -> torch.Tensor:
+    """D of stride-1 maps: the spectrum of their samples on the strided grid less their own low band."""
+    (low_h, dft_h), (low_w, dft_w) = tables_h, tables_w
+    strided = half_plane(maps[..., :: stride[0], :: stride[1]], dft_h, dft_w)
+    return subtract_low(strided, half_plane(maps, low_h, low_w))
 
 
 def _multiplicity(bins: int, outputs: int, like: torch.Tensor) -> torch.Tensor:

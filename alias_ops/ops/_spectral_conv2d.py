@@ -4,6 +4,7 @@ Along each axis the spectrum of the full correlation is a product; what the laye
 it by a few lines, whose phases (frame) and input samples (sources) come from ``designs.frame_lines``.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -12,9 +13,13 @@ import torch
 
 from .. import designs
 from ._library import plane
-from ._spectra import Transform, both_signs, both_signs_adjoint, dense, dense_adjoint, parts
+from ._spectra import both_signs, both_signs_adjoint, dense, dense_adjoint, parts
 
 __all__ = ["Axis", "LowSpectrum", "dense_axes", "fft_axis"]
+
+
+# Real [..., S] -> complex [f, ...]: the non-negative frequencies of the last dimension.
+Transform = Callable[[torch.Tensor], torch.Tensor]
 
 
 class Line(NamedTuple):

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -29,9 +30,13 @@ def register(op: str, form: Callable[..., Any], fake: Callable[..., Any], module
         position: of the tensor whose device and dtype decide.
     """
 
+    @cache
+    def launcher() -> Callable[..., None]:
+        return getattr(import_module(f"alias_ops.kernels.{module}"), op.lstrip("_"))
+
     def kernel(*args):
         out = fake(*args)
-        getattr(import_module(f"alias_ops.kernels.{module}"), op.lstrip("_"))(*args, out=out)
+        launcher()(*args, out=out)
         return out
 
     def chosen(x: torch.Tensor) -> Callable[..., Any] | None:

@@ -1,13 +1,11 @@
 """``alias_l1``: stride-1 maps in, the L1 norm of what their subsampling folds out, one value per map."""
 
-from functools import partial
-
 import torch
 
 from .. import _backend, designs
 from . import _adjoints, _fft, _triton
 from ._library import LIBRARY, accumulation_dtype, forward_mode, outside_autocast, plane
-from ._spectra import dense, half_plane, l1_norm, subtract_low
+from ._spectra import alias_spectrum, l1_norm
 
 __all__ = ["alias_l1", "torch_form"]
 
@@ -17,14 +15,9 @@ def torch_form(x, tables_h, tables_w, stride) -> torch.Tensor:
     """Pure-PyTorch form of the op, differentiable by PyTorch itself, on any device."""
     wide = accumulation_dtype(x.dtype)
     maps = x.to(wide)
-    low_h, dft_h = (t.to(maps) for t in tables_h)
-    low_w, dft_w = (t.to(maps) for t in tables_w)
-    strided = half_plane(
-        maps[..., :: stride[0], :: stride[1]], partial(dense, table=dft_h), partial(dense, table=dft_w)
-    )
-    low = half_plane(maps, partial(dense, table=low_h), partial(dense, table=low_w))
-    difference = subtract_low(strided, low)
-    return l1_norm(difference, (dft_h.shape[-1], dft_w.shape[-1]))
+    tables_h, tables_w = ([t.to(maps) for t in tables] for tables in (tables_h, tables_w))
+    spectrum = alias_spectrum(maps, tables_h, tables_w, stride)
+    return l1_norm(spectrum, (tables_h[1].shape[-1], tables_w[1].shape[-1]))
 
 
 def _fake(x, tables_h, tables_w, stride) -> torch.Tensor:

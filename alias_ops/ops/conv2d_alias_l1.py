@@ -1,14 +1,12 @@
 """``conv2d_alias_l1``: the aliasing of a strided convolution, with no stride-1 map ever in memory."""
 
-from functools import partial
-
 import torch
 import torch.nn.functional as F
 
 from .. import _backend, designs
 from . import _adjoints, _fft, _triton
 from ._library import LIBRARY, accumulation_dtype, forward_mode, outside_autocast, plane
-from ._spectra import dense, half_plane, l1_norm, subtract_low
+from ._spectra import half_plane, l1_norm, subtract_low
 from ._spectral_conv2d import LowSpectrum, dense_axes, fft_axis
 from .conv2d_alias_l1_backward import conv2d_alias_l1_backward
 
@@ -42,7 +40,7 @@ def torch_form(x, weight, bias, output, tables_h, tables_w, stride, padding, dil
     strided = _strided_output(x, weight, bias, output, stride, padding, dilation, groups)
     dft_h, dft_w = tables_h[4].to(x), tables_w[4].to(x)
     axes = dense_axes(x, weight, tables_h, tables_w, stride, padding, dilation)
-    spectrum = half_plane(strided, partial(dense, table=dft_h), partial(dense, table=dft_w))
+    spectrum = half_plane(strided, dft_h, dft_w)
     low = LowSpectrum(weight, axes, groups)
     difference = subtract_low(spectrum, low.forward(low.inputs(x)))
     return l1_norm(difference, (dft_h.shape[-1], dft_w.shape[-1]))

@@ -16,19 +16,12 @@ __all__ = ["conv2d_alias_l1_backward"]
 KERNELS = torch.ops.alias_ops
 
 
-def _convolution_backward(grad, x, weight, stride, padding, dilation, groups) -> tuple[torch.Tensor, torch.Tensor]:
-    dx, dweight, _ = torch.ops.aten.convolution_backward(
-        *(grad, x, weight, None, stride, padding, dilation, False, [0, 0], groups, [True, True, False])
-    )
-    return dx, dweight
-
-
 def _spectral(grad, x, weight, tables_h, tables_w, *geometry) -> tuple[torch.Tensor, torch.Tensor]:
     """Identity 7."""
     tables = tables_h, tables_w
     output = F.conv2d(x, weight, None, *geometry)
     KERNELS._conv2d_alias_l1_output_gradient(grad, x, weight, output, *tables, *geometry)
-    dx, dweight = _convolution_backward(output, x, weight, *geometry)
+    dx, dweight = _adjoints.convolution_backward(output, x, weight, *geometry)
     dweight = dweight.contiguous()
     KERNELS._conv2d_alias_l1_low_gradient(output, x, weight, dx, dweight, *tables, *geometry)
     return dx, dweight
@@ -40,7 +33,7 @@ def _pointwise(grad, x, weight, dft_h, dft_w, stride, groups) -> tuple[torch.Ten
     inputs = KERNELS._separable2d(x, *factors, False)
     residual = F.conv2d(inputs, weight, groups=groups)
     KERNELS._residual_l1_gradient(grad, residual, dft_h, dft_w)
-    d_inputs, dweight = _convolution_backward(residual, inputs, weight, (1, 1), (0, 0), (1, 1), groups)
+    d_inputs, dweight = _adjoints.convolution_backward(residual, inputs, weight, (1, 1), (0, 0), (1, 1), groups)
     return KERNELS._separable2d(d_inputs, *factors, True), dweight
 
 
