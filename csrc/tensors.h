@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "huge_pages.h"
 #include "kernels.h"
 
 namespace alias_ops {
@@ -94,7 +95,10 @@ inline Tensor empty(const std::vector<int64_t>& sizes, Dtype dtype, bool channel
   AtenTensorHandle handle = nullptr;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(sizes.size()), sizes.data(), strides.data(), type,
                                                          aoti_torch_device_type_cpu(), 0, &handle));
-  return Tensor(handle);
+  Tensor made(handle);
+  const int64_t item = dtype == Dtype::kFloat64 ? 8 : dtype == Dtype::kFloat32 ? 4 : 2;
+  ask_for_huge_pages(made.mutable_data_ptr(), size_t(made.numel() * item));
+  return made;
 }
 
 inline DftTable dft_table(const Tensor& t, const char* name) {
