@@ -38,6 +38,9 @@ struct BlockArgs {
   const C* outer = nullptr;
   const C* outer_scale = nullptr;
   int64_t outer_vector_step = 0, outer_scale_half = 0;
+  // What is worked on after x, and after a panel of it, at x's steps; null if it should not be asked for.
+  const C *next = nullptr, *ahead = nullptr;
+  int64_t next_rows = 0;
 };
 
 template <class C, bool kSplit, int R, int V>

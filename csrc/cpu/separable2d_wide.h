@@ -49,12 +49,12 @@ class Wide {
   struct Scratch;
   void numbers(const C* x, int64_t maps, Scratch& scratch) const;
   void left_product(int64_t term, const C* x, int64_t x_row, int64_t x_map, C* y, int64_t y_row, int64_t y_map,
-                    int64_t maps, const C* outer, int64_t outer_map, C* folded) const;
+                    int64_t maps, const C* outer, int64_t outer_map, C* folded, const C* after) const;
   template <class S>
   void right_product_of(const C* z, int64_t z_row, int64_t rows, const C* share, S* y, int64_t y_row,
                         Scratch& scratch) const;
   template <class S>
-  void left_then_right(const C* x, int64_t maps, S* y, Scratch& scratch) const;
+  void left_then_right(const C* x, int64_t maps, const C* after, S* y, Scratch& scratch) const;
   template <class S>
   void right_then_left(const C* x, int64_t maps, S* y, Scratch& scratch) const;
 
@@ -111,10 +111,11 @@ void Wide<C>::numbers(const C* x, int64_t maps, Scratch& scratch) const {
   }
 }
 
-// y = left[term] x, plus the rank-1 term of which `outer` is the row of the first map.
+// y = left[term] x, plus the rank-1 term of which `outer` is the row of the first map. after: x's next map, if x comes
+// from memory.
 template <class C>
 void Wide<C>::left_product(int64_t term, const C* x, int64_t x_row, int64_t x_map, C* y, int64_t y_row, int64_t y_map,
-                           int64_t maps, const C* outer, int64_t outer_map, C* folded) const {
+                           int64_t maps, const C* outer, int64_t outer_map, C* folded, const C* after) const {
   const TiledAxis<C>& axis = left_[term];
   const int64_t width = left_width();
   if (width <= kL) return apply(axis, AxisPanel<C>{x, x_row, x_map, y, y_row, y_map, maps, outer, outer_map, folded});
@@ -122,7 +123,8 @@ void Wide<C>::left_product(int64_t term, const C* x, int64_t x_row, int64_t x_ma
   const int64_t vectors = (width + kL - 1) / kL, whole = width % kL == 0 ? vectors : vectors - 2;
   const int64_t at = whole * kL, step = width - kL - at;
   for (int64_t map = 0; map < maps; ++map) {
-    apply(axis, AxisPanel<C>{x, x_row, kL, y, y_row, kL, whole, outer, kL, folded});
+    const C* next = after == nullptr || map + 1 == maps ? after : x + x_map;
+    apply(axis, AxisPanel<C>{x, x_row, kL, y, y_row, kL, whole, outer, kL, folded, next});
     if (whole < vectors) {
       apply(axis, AxisPanel<C>{x + at, x_row, step, y + at, y_row, step, vectors - whole,
                                outer == nullptr ? nullptr : outer + at, step, folded});
@@ -153,12 +155,12 @@ void Wide<C>::right_product_of(const C* z, int64_t z_row, int64_t rows, const C*
 
 template <class C>
 template <class S>
-void Wide<C>::left_then_right(const C* x, int64_t maps, S* y, Scratch& scratch) const {
+void Wide<C>::left_then_right(const C* x, int64_t maps, const C* after, S* y, Scratch& scratch) const {
   const int64_t width = right_.in, height = left_[0].out, row = scratch.row;
   C* between = scratch.between.data();
   for (int64_t t = 0; t < terms_; ++t) {
     left_product(t, x, width, left_[t].in * width, between + t * width, row, height * row, maps, nullptr, 0,
-                 scratch.panel.data());
+                 scratch.panel.data(), after);
   }
   const C* share = nullptr;
   if (has_outer()) {
@@ -188,13 +190,14 @@ void Wide<C>::right_then_left(const C* x, int64_t maps, S* y, Scratch& scratch) 
   if constexpr (std::is_same_v<S, C>) {
     if (out_width >= kL) {
       return left_product(0, between, row, height * row, y, out_width, out_height * out_width, maps, outer, row,
-                          scratch.panel.data());
+                          scratch.panel.data(), nullptr);
     }
   }
   // Rows narrower than a vector, or of another type, are stored by a pass of their own.
   scratch.whole.resize(maps * out_height * row);
   C* whole = scratch.whole.data();
-  left_product(0, between, row, height * row, whole, row, out_height * row, maps, outer, row, scratch.panel.data());
+  left_product(0, between, row, height * row, whole, row, out_height * row, maps, outer, row, scratch.panel.data(),
+               nullptr);
   for (int64_t r = 0; r < maps * out_height; ++r) {
     for (int64_t n = 0; n < out_width; n += kL) {
       store_first(y + r * out_width + n, load(whole + r * row + n), out_width - n);
@@ -228,7 +231,9 @@ void Wide<C>::run(const Separable2dArgs& a, const Runtime& runtime) const {
       if (right_first_) {
         right_then_left(source, count, to, scratch);
       } else {
-        left_then_right(source, count, to, scratch);
+        // A copy is in the cache, and behind the last map lies another thread's.
+        const bool read = source == static_cast<const void*>(from) && map + count < end;
+        left_then_right(source, count, read ? source + size : nullptr, to, scratch);
       }
     }
   });
