@@ -1,6 +1,7 @@
 // The CPU kernels of conv2d_alias_l1 and its gradients, registered through PyTorch's stable ABI.
 #include <array>
 #include <optional>
+#include <tuple>
 
 #include "tensors.h"
 
@@ -78,21 +79,29 @@ Maps output_of(Tensor& y, const Conv2dAliasL1Args& args) {
   return maps;
 }
 
-Tensor conv2d_alias_l1(Tensor x, Tensor weight, std::optional<Tensor> bias, std::optional<Tensor> output,
-                       const std::vector<Tensor>& tables_h, const std::vector<Tensor>& tables_w,
-                       const std::vector<int64_t>& stride, const std::vector<int64_t>& padding,
-                       const std::vector<int64_t>& dilation, int64_t groups) {
+// The norms [B, Cout]; with `d_output`, the gradient of every map's norm with respect to the strided output goes there.
+Tensor measure(Tensor x, Tensor weight, std::optional<Tensor> bias, std::optional<Tensor> output,
+               const std::vector<Tensor>& tables_h, const std::vector<Tensor>& tables_w,
+               const std::vector<int64_t>& stride, const std::vector<int64_t>& padding,
+               const std::vector<int64_t>& dilation, int64_t groups, Tensor* d_output) {
   check_layer(x, weight, stride, padding, dilation, groups);
   const int64_t outputs = weight.size(0);
   Tensor out = empty({x.size(0), outputs}, accumulation_dtype(x));
-  if (out.numel() == 0) return out;
+  if (out.numel() == 0 && d_output == nullptr) return out;
   Conv2dAliasL1Args args = layer_of(x, weight, tables_h, tables_w, stride, padding, dilation, groups);
-  if (weight.numel() == 0) return torch::stable::zero_(out);
+  const std::vector<int64_t> strided{x.size(0), outputs, args.h.dft.length, args.w.dft.length};
+  if (out.numel() == 0 || weight.numel() == 0) {
+    if (d_output != nullptr) {
+      *d_output = empty(strided, accumulation_dtype(x));
+      torch::stable::zero_(*d_output);
+    }
+    return torch::stable::zero_(out);
+  }
   args.out = out.mutable_data_ptr();
   // A 1x1 layer without padding needs no output (identity 4); others compute it where it is not at hand.
   const bool pointwise = args.h.kernel == 1 && args.w.kernel == 1 && padding[0] == 0 && padding[1] == 0;
   Tensor y;
-  if (!pointwise) {
+  if (!pointwise || d_output != nullptr) {
     if (output.has_value()) {
       y = *output;
       STD_TORCH_CHECK(y.scalar_type() == x.scalar_type(), "output must have the dtype of x");
@@ -106,8 +115,31 @@ Tensor conv2d_alias_l1(Tensor x, Tensor weight, std::optional<Tensor> bias, std:
       args.bias = bias->const_data_ptr();
     }
   }
+  if (d_output != nullptr) {
+    *d_output = empty(strided, accumulation_dtype(x), is_channels_last(y));
+    args.d_output = maps_of(*d_output, "d_output", true);
+    args.d_output.data = d_output->mutable_data_ptr();
+  }
   kernels().conv2d_alias_l1(args, runtime());
   return out;
+}
+
+Tensor conv2d_alias_l1(Tensor x, Tensor weight, std::optional<Tensor> bias, std::optional<Tensor> output,
+                       const std::vector<Tensor>& tables_h, const std::vector<Tensor>& tables_w,
+                       const std::vector<int64_t>& stride, const std::vector<int64_t>& padding,
+                       const std::vector<int64_t>& dilation, int64_t groups) {
+  return measure(x, weight, bias, output, tables_h, tables_w, stride, padding, dilation, groups, nullptr);
+}
+
+std::tuple<Tensor, Tensor> conv2d_alias_l1_training(Tensor x, Tensor weight, std::optional<Tensor> bias,
+                                                    std::optional<Tensor> output, const std::vector<Tensor>& tables_h,
+                                                    const std::vector<Tensor>& tables_w,
+                                                    const std::vector<int64_t>& stride,
+                                                    const std::vector<int64_t>& padding,
+                                                    const std::vector<int64_t>& dilation, int64_t groups) {
+  Tensor d_output;
+  Tensor norms = measure(x, weight, bias, output, tables_h, tables_w, stride, padding, dilation, groups, &d_output);
+  return {norms, d_output};
 }
 
 // A tensor that a kernel writes as it lies: in x's dtype, which is float64 or float32 by then.
@@ -124,21 +156,6 @@ const void* map_gradient(Tensor& grad, const Tensor& maps) {
                   "grad must have one value for every map, in the maps' dtype");
   grad = torch::stable::contiguous(grad);
   return grad.const_data_ptr();
-}
-
-// output, the layer's strided output, becomes the gradient with respect to it.
-void conv2d_alias_l1_output_gradient(Tensor grad, Tensor x, Tensor weight, Tensor output,
-                                     const std::vector<Tensor>& tables_h, const std::vector<Tensor>& tables_w,
-                                     const std::vector<int64_t>& stride, const std::vector<int64_t>& padding,
-                                     const std::vector<int64_t>& dilation, int64_t groups) {
-  check_layer(x, weight, stride, padding, dilation, groups);
-  check_written(output, x, "output");
-  if (x.numel() == 0 || weight.numel() == 0) return;
-  Conv2dAliasL1Args args = layer_of(x, weight, tables_h, tables_w, stride, padding, dilation, groups);
-  args.y = output_of(output, args);
-  args.y.data = output.mutable_data_ptr();
-  args.grad = map_gradient(grad, output);
-  kernels().conv2d_alias_l1_output_gradient(args, runtime());
 }
 
 // Takes what comes of the low band off dx and dweight, given the gradient with respect to the strided output.
@@ -180,7 +197,7 @@ void residual_l1_gradient(Tensor grad, Tensor residual, const Tensor& dft_h, con
 
 STABLE_TORCH_LIBRARY_IMPL(alias_ops, CPU, m) {
   m.impl("conv2d_alias_l1", TORCH_BOX(&alias_ops::conv2d_alias_l1));
-  m.impl("_conv2d_alias_l1_output_gradient", TORCH_BOX(&alias_ops::conv2d_alias_l1_output_gradient));
+  m.impl("_conv2d_alias_l1_training", TORCH_BOX(&alias_ops::conv2d_alias_l1_training));
   m.impl("_conv2d_alias_l1_low_gradient", TORCH_BOX(&alias_ops::conv2d_alias_l1_low_gradient));
   m.impl("_residual_l1_gradient", TORCH_BOX(&alias_ops::residual_l1_gradient));
 }

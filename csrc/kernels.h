@@ -72,8 +72,8 @@ struct Conv2dAliasL1Args {
   Maps y;              // strided output; data is null for the pointwise path, which needs none
   int64_t outputs, groups;
   ConvAxis h, w;
-  void* out;         // [images][outputs], float or double
-  const void* grad;  // likewise; for the gradient alone
+  void* out;      // [images][outputs], float or double
+  Maps d_output;  // if data is not null: the gradient of every map's norm with respect to y, in out's type
 };
 
 // y is the gradient with respect to the strided output. dx and dweight are there already, for the strided
@@ -96,7 +96,6 @@ struct Kernels {
   void (*separable2d)(const Separable2dArgs&, const Runtime&);
   void (*alias_l1)(const AliasL1Args&, const Runtime&);
   void (*conv2d_alias_l1)(const Conv2dAliasL1Args&, const Runtime&);
-  void (*conv2d_alias_l1_output_gradient)(const Conv2dAliasL1Args&, const Runtime&);
   void (*conv2d_alias_l1_low_gradient)(const Conv2dLowGradientArgs&, const Runtime&);
   void (*residual_l1_gradient)(const ResidualL1GradientArgs&, const Runtime&);
 };

@@ -150,12 +150,11 @@ def tables(x, weight, padding=1):
 
 def kernel_gradients(x, weight, output, grad):
     """The kernels' part of the gradients, with zeros for that of the strided convolution."""
-    output = output.clone()
     geometry = tables(x, weight)
     dx, dweight = torch.zeros_like(x), torch.zeros_like(weight)
-    KERNELS._conv2d_alias_l1_output_gradient(grad, x, weight, output, *geometry)
-    KERNELS._conv2d_alias_l1_low_gradient(output, x, weight, dx, dweight, *geometry)
-    return output, dx, dweight
+    d_output = KERNELS._conv2d_alias_l1_training(x, weight, None, output, *geometry)[1] * grad[:, :, None, None]
+    KERNELS._conv2d_alias_l1_low_gradient(d_output, x, weight, dx, dweight, *geometry)
+    return d_output, dx, dweight
 
 
 @needs_kernels
@@ -192,14 +191,12 @@ def test_output_gradient_keeps_what_the_low_gradient_reads_back():
 
 
 @needs_kernels
-@pytest.mark.parametrize("wrong", ["grad", "output", "dx", "dweight", "dtype", "layout"])
+@pytest.mark.parametrize("wrong", ["output", "dx", "dweight", "dtype", "layout"])
 def test_what_does_not_fit_is_refused(wrong):
     x, weight = randn(2, 3, 9, 8), randn(4, 3, 3, 3, seed=1)
-    output, grad = F.conv2d(x, weight, None, 2, 1), randn(2, 4)
+    output = F.conv2d(x, weight, None, 2, 1)
     dx, dweight = torch.zeros_like(x), torch.zeros_like(weight)
-    if wrong == "grad":
-        grad = grad[:, :3]
-    elif wrong == "output":
+    if wrong == "output":
         output = output[:, :, :4]
     elif wrong == "dx":
         dx = dx[..., :7]
@@ -210,16 +207,15 @@ def test_what_does_not_fit_is_refused(wrong):
     else:
         dweight = dweight.to(memory_format=torch.channels_last)
     geometry = tables(x, weight)
-    if wrong in ("grad", "output", "dtype"):
+    if wrong in ("output", "dtype"):
         with pytest.raises(RuntimeError, match="must"):
-            KERNELS._conv2d_alias_l1_output_gradient(grad, x, weight, output, *geometry)
-    if wrong != "grad":
-        with pytest.raises(RuntimeError, match="must"):
-            KERNELS._conv2d_alias_l1_low_gradient(output, x, weight, dx, dweight, *geometry)
+            KERNELS._conv2d_alias_l1_training(x, weight, None, output, *geometry)
+    with pytest.raises(RuntimeError, match="must"):
+        KERNELS._conv2d_alias_l1_low_gradient(output, x, weight, dx, dweight, *geometry)
 
 
 def peak_of_the_kernels():
-    """Runs in a process of its own: bytes that each kernel takes beyond its operands, of 42 MB of x."""
+    """Runs in a process of its own: bytes that each kernel takes beyond operands and results, of 42 MB of x."""
 
     def resident(field):
         for line in Path("/proc/self/status").read_text().splitlines():
@@ -231,17 +227,16 @@ def peak_of_the_kernels():
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")
         before = resident("VmRSS")
-        call()
-        return resident("VmHWM") - before
+        results = call() or ()
+        return resident("VmHWM") - before - sum(t.nbytes for t in results)
 
     torch.set_num_threads(1)
     x, weight = torch.rand(160, 64, 32, 32), torch.rand(128, 64, 3, 3)
     output, grad = F.conv2d(x, weight, None, 2, 1), torch.rand(160, 128)
     dx, dweight = torch.zeros_like(x).add_(1), torch.zeros_like(weight).add_(1)
     geometry = tables(x, weight)
-    few = x[:2], weight, output[:2].clone(), grad[:2]
-    kernel_gradients(*few)
-    print(taken(lambda: KERNELS._conv2d_alias_l1_output_gradient(grad, x, weight, output, *geometry)))
+    kernel_gradients(x[:2], weight, output[:2].clone(), grad[:2])
+    print(taken(lambda: KERNELS._conv2d_alias_l1_training(x, weight, None, output, *geometry)))
     print(taken(lambda: KERNELS._conv2d_alias_l1_low_gradient(output, x, weight, dx, dweight, *geometry)))
 
 
@@ -275,6 +270,34 @@ def test_the_output_given_is_not_written_over(backend):
     before = output.clone()
     gradients(aliasing(x, weight, output=output), (x, weight))
     assert torch.equal(output, before)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_an_output_written_over_behind_the_measure(backend, channels_last):
+    """As by an activation in place, which most networks have behind a layer; and the gradients can be taken twice."""
+    form = torch.channels_last if channels_last else torch.contiguous_format
+    x, weight = leaves_of(randn(2, 17, 9, 8).to(memory_format=form), randn(18, 17, 3, 3, seed=1))
+    expected = torch.autograd.grad(aliasing(x, weight).sum(), (x, weight))
+    output = layer(x, weight)
+    maps = aliasing(x, weight, output=output)
+    torch.relu_(output)
+    for retain in (True, False):
+        actual = torch.autograd.grad(maps.sum(), (x, weight), retain_graph=retain)
+        for gradient, wanted in zip(actual, expected, strict=True):
+            assert_close(gradient, wanted, DOUBLE)
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("batch", [0, 3])
+def test_the_ops_for_training_are_registered_as_pytorch_wants_it(dtype, batch):
+    x, weight = randn(batch, 4, 9, 8, dtype=dtype), randn(6, 2, 3, 3, dtype=dtype, seed=1)
+    geometry = tables(x, weight)
+    norms, d_output = KERNELS._conv2d_alias_l1_training(x, weight, None, None, *geometry)
+    leaves = leaves_of(x, weight)
+    torch.library.opcheck(KERNELS._conv2d_alias_l1_training.default, (*leaves, None, None, *geometry))
+    operands = torch.ones_like(norms), d_output, x, weight
+    torch.library.opcheck(KERNELS._conv2d_alias_l1_training_backward.default, (*operands, *geometry))
 
 
 @pytest.mark.filterwarnings("ignore:.*an autograd kernel was not registered:UserWarning")

@@ -103,14 +103,15 @@ def call_conv2d_alias_l1_backward(fence, size, dtype):
         shape = [designs.output_size(designs.correlation_size(n, kernel, padding, 1), 2) for n in size]
         for channels, outputs, groups in CONVOLUTIONS:
             weight = fence(torch.rand(outputs, channels // groups, kernel, kernel).to(dtype))
-            grad, dweight = fence(torch.rand(2, outputs).to(dtype)), fence(torch.zeros_like(weight))
+            bias, dweight = fence(torch.rand(outputs).to(dtype)), fence(torch.zeros_like(weight))
+            grad = fence(torch.rand(2, outputs).to(dtype))
             for x, y in zip(
                 layouts(2, channels, *size, dtype=dtype), layouts(2, outputs, *shape, dtype=dtype), strict=True
             ):
                 inputs, output, dx = fence(x), fence(y), fence(torch.zeros_like(x))
                 geometry = *tables, (2, 2), (padding, padding), (1, 1), groups
-                kernels._conv2d_alias_l1_output_gradient(grad, inputs, weight, output, *geometry)
-                kernels._conv2d_alias_l1_low_gradient(output, inputs, weight, dx, dweight, *geometry)
+                _, d_output = kernels._conv2d_alias_l1_training(inputs, weight, bias, output, *geometry)
+                kernels._conv2d_alias_l1_low_gradient(fence(d_output), inputs, weight, dx, dweight, *geometry)
                 kernels._residual_l1_gradient(grad, output, *(axis[4] for axis in tables))
 
 

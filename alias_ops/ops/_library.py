@@ -33,8 +33,12 @@ for schema in (
     "alias_l1_backward(Tensor grad, Tensor x, Tensor[] tables_h, Tensor[] tables_w, SymInt[2] stride) -> Tensor",
     f"conv2d_alias_l1(Tensor x, Tensor weight, Tensor? bias, Tensor? output, {_CONVOLUTION}) -> Tensor",
     f"conv2d_alias_l1_backward(Tensor grad, Tensor x, Tensor weight, {_CONVOLUTION}) -> (Tensor, Tensor)",
-    # Parts of the CPU's gradients. What they write is PyTorch's, from before or after the strided convolution's own.
-    f"_conv2d_alias_l1_output_gradient(Tensor grad, Tensor x, Tensor weight, Tensor(a!) output, {_CONVOLUTION}) -> ()",
+    # On the CPU, where gradients will be wanted: with them, those of every norm with respect to the strided output.
+    f"_conv2d_alias_l1_training(Tensor x, Tensor weight, Tensor? bias, Tensor? output, {_CONVOLUTION}) "
+    "-> (Tensor, Tensor)",
+    f"_conv2d_alias_l1_training_backward(Tensor grad, Tensor d_output, Tensor x, Tensor weight, {_CONVOLUTION}) "
+    "-> (Tensor, Tensor)",
+    # Parts of the CPU's gradients. What they write is PyTorch's own or a residual.
     "_conv2d_alias_l1_low_gradient(Tensor output_gradient, Tensor x, Tensor weight, Tensor(a!) dx, Tensor(b!) dweight, "
     f"{_CONVOLUTION}) -> ()",
     "_residual_l1_gradient(Tensor grad, Tensor(a!) residual, Tensor dft_h, Tensor dft_w) -> ()",

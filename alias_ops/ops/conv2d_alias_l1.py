@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from .. import _backend, designs
-from . import _adjoints, _fft, _triton
+from . import _adjoints, _fft, _triton, conv2d_alias_l1_training
 from ._library import LIBRARY, accumulation_dtype, forward_mode, outside_autocast, plane
 from ._spectra import half_plane, l1_norm, subtract_low
 from ._spectral_conv2d import LowSpectrum, dense_axes, fft_axis
@@ -134,4 +134,6 @@ def conv2d_alias_l1(x, weight, bias, output, stride, padding, dilation, groups) 
     geometry = (*tables, stride, padding, dilation, groups)
     if _backend.serving(x) == "reference" or forward_mode():
         return torch_form(x, weight, bias, output, *geometry)
+    if conv2d_alias_l1_training.serves(x, weight, padding):
+        return conv2d_alias_l1_training.measure(x, weight, bias, output, *geometry)
     return torch.ops.alias_ops.conv2d_alias_l1(x, weight, bias, output, *geometry)

@@ -1,7 +1,7 @@
 """Gradients of ``conv2d_alias_l1`` on the CPU: kernels before and after PyTorch's own backward of the strided layer.
 
-The strided output turns into the gradient with respect to it; PyTorch's backward takes that to x and weight; what
-the low band has to say comes off both where they lie. Nothing else is of the size of x.
+Measuring leaves the gradient of every norm with respect to the strided output; PyTorch's backward takes that to x and
+weight; what the low band has to say comes off both where they lie. Nothing else is of the size of x.
 """
 
 import torch
@@ -11,19 +11,22 @@ from .. import designs
 from . import _adjoints
 from ._library import accumulation_dtype, outside_autocast, plane
 
-__all__ = ["conv2d_alias_l1_backward"]
+__all__ = ["conv2d_alias_l1_backward", "training_backward"]
 
 KERNELS = torch.ops.alias_ops
 
 
 def _spectral(grad, x, weight, tables_h, tables_w, *geometry) -> tuple[torch.Tensor, torch.Tensor]:
     """Identity 7."""
-    tables = tables_h, tables_w
-    output = F.conv2d(x, weight, None, *geometry)
-    KERNELS._conv2d_alias_l1_output_gradient(grad, x, weight, output, *tables, *geometry)
-    dx, dweight = _adjoints.convolution_backward(output, x, weight, *geometry)
+    _, d_output = KERNELS._conv2d_alias_l1_training(x, weight, None, None, tables_h, tables_w, *geometry)
+    return _from_output(grad, d_output, x, weight, tables_h, tables_w, *geometry)
+
+
+def _from_output(grad, d_output, x, weight, tables_h, tables_w, *geometry) -> tuple[torch.Tensor, torch.Tensor]:
+    d_output = d_output * grad[:, :, None, None]
+    dx, dweight = _adjoints.convolution_backward(d_output, x, weight, *geometry)
     dweight = dweight.contiguous()
-    KERNELS._conv2d_alias_l1_low_gradient(output, x, weight, dx, dweight, *tables, *geometry)
+    KERNELS._conv2d_alias_l1_low_gradient(d_output, x, weight, dx, dweight, tables_h, tables_w, *geometry)
     return dx, dweight
 
 
@@ -37,21 +40,44 @@ def _pointwise(grad, x, weight, dft_h, dft_w, stride, groups) -> tuple[torch.Ten
     return KERNELS._separable2d(d_inputs, *factors, True), dweight
 
 
+def _differentiated(*tensors: torch.Tensor) -> bool:
+    """create_graph: the kernels write in place and have no gradients of their own."""
+    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+
+
+def _wide(grad, x, weight) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    wide = accumulation_dtype(x.dtype)
+    return grad.to(wide), x.to(wide), weight.to(wide)
+
+
 @outside_autocast
 def conv2d_alias_l1_backward(
     grad, x, weight, tables_h, tables_w, stride, padding, dilation, groups
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    if torch.is_grad_enabled() and (grad.requires_grad or x.requires_grad or weight.requires_grad):
-        # create_graph: the kernels write in place and have no gradients of their own.
+    if _differentiated(grad, x, weight):
         return _adjoints.conv2d_alias_l1_backward(
             grad, x, weight, tables_h, tables_w, stride, padding, dilation, groups
         )
     if grad.numel() == 0 or x.numel() == 0:
         return torch.zeros_like(x), torch.zeros_like(weight)
-    wide = accumulation_dtype(x.dtype)
-    operands = grad.to(wide), x.to(wide), weight.to(wide)
+    operands = _wide(grad, x, weight)
     if plane(weight) == (1, 1) and tuple(padding) == (0, 0):
         dx, dweight = _pointwise(*operands, tables_h[4], tables_w[4], tuple(stride), groups)
     else:
         dx, dweight = _spectral(*operands, tables_h, tables_w, stride, padding, dilation, groups)
+    return dx.to(x.dtype), dweight.to(weight.dtype)
+
+
+@outside_autocast
+def training_backward(
+    grad, d_output, x, weight, tables_h, tables_w, stride, padding, dilation, groups
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same, given what ``_conv2d_alias_l1_training`` returned beside the norms."""
+    geometry = tables_h, tables_w, stride, padding, dilation, groups
+    if _differentiated(grad, x, weight):
+        return _adjoints.conv2d_alias_l1_backward(grad, x, weight, *geometry)
+    if grad.numel() == 0 or x.numel() == 0:
+        return torch.zeros_like(x), torch.zeros_like(weight)
+    wide_grad, wide_x, wide_weight = _wide(grad, x, weight)
+    dx, dweight = _from_output(wide_grad, d_output, wide_x, wide_weight, *geometry)
     return dx.to(x.dtype), dweight.to(weight.dtype)

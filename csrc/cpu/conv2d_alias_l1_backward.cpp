@@ -5,7 +5,6 @@
 
 #include "conv2d_alias_l1.h"
 #include "conv2d_input_gradient.h"
-#include "conv2d_residual.h"
 #include "conv2d_weight_gradient.h"
 #include "ops.h"
 
@@ -125,11 +124,6 @@ void residual_gradient(const ResidualL1GradientArgs& a, const Runtime& runtime) 
 }
 
 }  // namespace
-
-void conv2d_alias_l1_output_gradient(const Conv2dAliasL1Args& a, const Runtime& runtime) {
-  if (a.x.dtype == Dtype::kFloat64) return ConvResidual<double, true>(a, runtime).run();
-  ConvResidual<float, true>(a, runtime).run();
-}
 
 void conv2d_alias_l1_low_gradient(const Conv2dLowGradientArgs& a, const Runtime& runtime) {
   if (a.dx.dtype == Dtype::kFloat64) return LowGradient<double>(a, runtime).run();

@@ -1,6 +1,7 @@
 // Identity 7: D, the spectrum of the strided output less the kept band of the stride-1 map, bin by bin. Per kept bin
-// a complex product over the input channels, a few frame terms, a difference; then |D| is summed, or D / |D| goes back
-// to the samples of the strided output. Neither a stride-1 map nor a whole spectrum of the layer ever exists.
+// a complex product over the input channels, a few frame terms, a difference; then |D| is summed, and where gradients
+// are wanted D / |D| goes back to the samples of the strided output. Neither a stride-1 map nor a whole spectrum of the
+// layer ever exists.
 #pragma once
 
 #include <algorithm>
@@ -15,7 +16,7 @@ namespace alias_ops::ALIAS_OPS_ISA {
 // Bytes of a tile's input spectra, per thread.
 inline constexpr int64_t kInputBytes = 2 << 20;
 
-// kGradient: not the norms, but what their gradient says about the strided output, written over it.
+// kGradient: with the gradient of every norm with respect to the strided output.
 template <class S, bool kGradient>
 class ConvResidual {
   using C = Compute<S>;
@@ -84,14 +85,13 @@ class ConvResidual {
     }
 
    private:
-    const S* output_at(int64_t image) const { return map_at<S>(o_.a_.y, image, vector_.output); }
-    int64_t map_offset(int64_t image) const { return image * o_.a_.outputs + vector_.output; }
+    static constexpr Vec<C> kOne = Vec<C>{} + C(1);
 
     // Spectrum of the strided output as pairs, without its bias; the Nyquist bins are done with at once.
     void transform_output(int64_t image, int64_t slot) {
       const Maps& y = o_.a_.y;
       C *pairs = output_.data() + slot * pairs_, *sums = sums_.data() + slot * kL;
-      const S* from = output_at(image);
+      const S* from = map_at<S>(y, image, vector_.output);
       if (std::is_same_v<S, C> && y.channel_stride == 1 && vector_.count == kL) {
         transform(o_.h_.dft, o_.w_.dft, reinterpret_cast<const C*>(from), y.row_stride, y.column_stride, along_.data(),
                   pairs);
@@ -104,22 +104,18 @@ class ConvResidual {
         store(pairs, load(pairs) - load_first(bias, vector_.count));
       }
       const auto &h = o_.a_.h.dft, &w = o_.a_.w.dft;
-      if constexpr (kGradient) {
-        const Vec<C> gradient = load_first(static_cast<const C*>(o_.a_.grad) + map_offset(image), vector_.count);
-        store(sums, gradient);
-        l1_of_pairs_adjoint(pairs, h, w, gradient, o_.h_.frequencies, o_.w_.frequencies);
-      } else {
-        store(sums, l1_of_pairs(pairs, h, w, o_.h_.frequencies, o_.w_.frequencies));
-      }
+      store(sums, l1_of_pairs(pairs, h, w, o_.h_.frequencies, o_.w_.frequencies));
+      if constexpr (kGradient) l1_of_pairs_adjoint(pairs, h, w, kOne, o_.h_.frequencies, o_.w_.frequencies);
     }
 
     void finish(int64_t image, int64_t slot) {
+      C* out = static_cast<C*>(o_.a_.out) + image * o_.a_.outputs + vector_.output;
+      store_first(out, load(sums_.data() + slot * kL), vector_.count);
       if constexpr (kGradient) {
+        const Maps& to = o_.a_.d_output;
         const int64_t columns = o_.w_.dft.rows() * kL;
         transform(o_.back_h_, o_.back_w_, output_.data() + slot * pairs_, columns, kL, along_.data(), map_.data());
-        scatter_maps(map_.data(), o_.a_.y, vector_.count, const_cast<S*>(output_at(image)));
-      } else {
-        store_first(static_cast<C*>(o_.a_.out) + map_offset(image), load(sums_.data() + slot * kL), vector_.count);
+        scatter_maps(map_.data(), to, vector_.count, const_cast<C*>(map_at<C>(to, image, vector_.output)));
       }
     }
 
@@ -196,12 +192,11 @@ class ConvResidual {
         subtract(d.plus, plus + i * 2 * kL, f, g, C(1), i);
         if (both) subtract(d.minus, minus + i * 2 * kL, f, g, C(-1), i);
         C* sums = sums_.data() + i * kL;
+        Vec<C> length = magnitude(d.plus);
+        if (both) length += magnitude(d.minus);
+        store(sums, load(sums) + weight * length);
         if constexpr (kGradient) {
-          store_bins_adjoint(pairs, o_.w_.dft.rows(), f, g, directions(d, both, weight * load(sums)));
-        } else {
-          Vec<C> length = magnitude(d.plus);
-          if (both) length += magnitude(d.minus);
-          store(sums, load(sums) + weight * length);
+          store_bins_adjoint(pairs, o_.w_.dft.rows(), f, g, directions(d, both, weight * kOne));
         }
       }
     }
@@ -235,7 +230,7 @@ class ConvResidual {
     LaneWeight<C> weight_;
     const int64_t pairs_;
     std::vector<C> output_, map_, along_, product_, rows_, columns_;
-    std::vector<C> sums_;  // of |D|, or the incoming gradients
+    std::vector<C> sums_;  // of |D|
     LaneVector<C> vector_{};
     int64_t from_ = 0, images_ = 0;
   };

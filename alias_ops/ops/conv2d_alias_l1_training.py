@@ -1,0 +1,61 @@
+"""``conv2d_alias_l1`` on the CPU where gradients will be wanted.
+
+The gradient of every norm with respect to the strided output is at hand while its spectrum is: kept for the backward,
+one map of the strided size each, it saves that the strided convolution, the spectra of x and the products.
+"""
+
+import torch
+
+from .. import _backend
+from ._library import LIBRARY, accumulation_dtype, plane
+from .conv2d_alias_l1_backward import training_backward
+
+__all__ = ["measure", "serves"]
+
+
+def serves(x: torch.Tensor, weight: torch.Tensor, padding: tuple[int, int]) -> bool:
+    """Whether gradients will be wanted, and identity 7 is what the CPU takes them by."""
+    if not torch.is_grad_enabled() or not (x.requires_grad or weight.requires_grad):
+        return False
+    if _backend.serving(x) != "cpu" or torch._C._are_functorch_transforms_active():
+        return False
+    return plane(weight) != (1, 1) or tuple(padding) != (0, 0)
+
+
+def measure(x, weight, bias, output, *geometry) -> torch.Tensor:
+    """Arguments and result as of the op ``conv2d_alias_l1``."""
+    return torch.ops.alias_ops._conv2d_alias_l1_training(x, weight, bias, output, *geometry)[0]
+
+
+def _fake(x, weight, bias, output, tables_h, tables_w, stride, padding, dilation, groups):
+    wide = accumulation_dtype(x.dtype)
+    size = x.shape[0], weight.shape[0], tables_h[4].shape[-1], tables_w[4].shape[-1]
+    return x.new_empty(size[:2], dtype=wide), x.new_empty(size, dtype=wide)
+
+
+def _fake_backward(grad, d_output, x, weight, *geometry):
+    return torch.empty_like(x), torch.empty_like(weight)
+
+
+def _setup_context(ctx, inputs, output) -> None:
+    x, weight, _, _, *ctx.geometry = inputs
+    _, d_output = output
+    ctx.mark_non_differentiable(d_output)
+    ctx.save_for_backward(x, weight, d_output)
+
+
+def _backward(ctx, grad, _):
+    x, weight, d_output = ctx.saved_tensors
+    dx, dweight = torch.ops.alias_ops._conv2d_alias_l1_training_backward(grad, d_output, x, weight, *ctx.geometry)
+    # PyTorch wants None for a list of tensors spelt out, one each.
+    tables_h, tables_w = ([None] * len(tables) for tables in ctx.geometry[:2])
+    return dx, dweight, None, None, tables_h, tables_w, None, None, None, None
+
+
+if _backend.extension is not None:
+    LIBRARY.impl("_conv2d_alias_l1_training_backward", training_backward, "CPU")
+torch.library.register_fake("alias_ops::_conv2d_alias_l1_training", _fake, lib=LIBRARY)
+torch.library.register_fake("alias_ops::_conv2d_alias_l1_training_backward", _fake_backward, lib=LIBRARY)
+torch.library.register_autograd(
+    "alias_ops::_conv2d_alias_l1_training", _backward, setup_context=_setup_context, lib=LIBRARY
+)
