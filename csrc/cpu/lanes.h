@@ -27,111 +27,100 @@ inline void prefetch_groups(const void* next, int64_t bytes, const void* end) {
   for (const char* stop = std::min(p + bytes, last); p < stop; p += kLine) __builtin_prefetch(p, 0, 3);
 }
 
+// visit(offset) for the samples of a map, row by row.
+template <class Visit>
+inline void each_sample(const Maps& m, Visit visit) {
+  for (int64_t h = 0; h < m.height; ++h) {
+    for (int64_t w = 0; w < m.width; ++w) visit(h * m.row_stride + w * m.column_stride);
+  }
+}
+
+// visit(offset, place, n) for runs of n <= lanes samples a column's stride apart, the first of them number `place` of
+// its map; across the rows' ends where nothing lies between them.
+template <class C, class Visit>
+inline void each_run(const Maps& m, Visit visit) {
+  const bool flat = m.column_stride == 1 && (m.row_stride == m.width || m.height == 1);
+  const int64_t rows = flat ? 1 : m.height, columns = flat ? m.height * m.width : m.width;
+  for (int64_t h = 0; h < rows; ++h) {
+    for (int64_t w = 0; w < columns; w += kLanes<C>) {
+      visit(h * m.row_stride + w * m.column_stride, h * columns + w, std::min<int64_t>(kLanes<C>, columns - w));
+    }
+  }
+}
+
 // Copies `count` <= lanes maps into `group` [height * width][lanes]; the lanes beyond are zero.
 // first(i) -> address of map i.
 template <class S, class C, class First>
 inline void gather_group(const Maps& m, int64_t count, First first, C* group) {
   constexpr int kL = kLanes<C>;
   if (m.channel_stride == 1 && count > 1) {
-    for (int64_t h = 0; h < m.height; ++h) {
-      for (int64_t w = 0; w < m.width; ++w) {
-        store(group, load_first(first(0) + h * m.row_stride + w * m.column_stride, count));
-        group += kL;
-      }
-    }
-    return;
+    const S* from = first(0);
+    return each_sample(m, [&](int64_t offset) {
+      store(group, load_first(from + offset, count));
+      group += kL;
+    });
   }
-  const bool flat = m.column_stride == 1 && (m.row_stride == m.width || m.height == 1);
-  const int64_t rows = flat ? 1 : m.height, columns = flat ? m.height * m.width : m.width;
-  for (int64_t h = 0; h < rows; ++h) {
-    for (int64_t w = 0; w < columns; w += kL) {
-      const int64_t n = columns - w < kL ? columns - w : kL;
-      Vec<C> block[kL];
-      if (count == kL && n == kL && m.column_stride == 1) {
-        ALIAS_OPS_UNROLL for (int i = 0; i < kL; ++i) block[i] = load(first(i) + h * m.row_stride + w);
-        transpose<C>(block);
-        ALIAS_OPS_UNROLL for (int j = 0; j < kL; ++j) store(group + (h * columns + w + j) * kL, block[j]);
-        continue;
-      }
-      for (int i = 0; i < kL; ++i) {
-        block[i] = Vec<C>{};
-        if (i >= count) continue;
-        const S* from = first(i) + h * m.row_stride + w * m.column_stride;
-        if (m.column_stride == 1) {
-          block[i] = load_first(from, n);
-        } else {
-          for (int64_t j = 0; j < n; ++j) block[i][j] = widen(from[j * m.column_stride]);
-        }
-      }
-      transpose<C>(block);
-      for (int64_t j = 0; j < n; ++j) store(group + (h * columns + w + j) * kL, block[j]);
-    }
-  }
-}
-
-// The way back: `group` [pixels][lanes] to `count` maps of `pixels` contiguous samples each.
-template <class S, class C, class First>
-inline void scatter_group(const C* group, int64_t pixels, int64_t count, First first) {
-  constexpr int kL = kLanes<C>;
-  for (int64_t p = 0; p < pixels; p += kL) {
-    const int64_t n = pixels - p < kL ? pixels - p : kL;
+  const int64_t step = m.column_stride;
+  each_run<C>(m, [&](int64_t offset, int64_t place, int64_t n) {
+    C* to = group + place * kL;
     Vec<C> block[kL];
-    if (count == kL && n == kL) {
-      ALIAS_OPS_UNROLL for (int j = 0; j < kL; ++j) block[j] = load(group + (p + j) * kL);
+    if (count == kL && n == kL && step == 1) {
+      ALIAS_OPS_UNROLL for (int i = 0; i < kL; ++i) block[i] = load(first(i) + offset);
       transpose<C>(block);
-      ALIAS_OPS_UNROLL for (int i = 0; i < kL; ++i) store(first(i) + p, block[i]);
-      continue;
+      ALIAS_OPS_UNROLL for (int j = 0; j < kL; ++j) store(to + j * kL, block[j]);
+      return;
     }
-    for (int64_t j = 0; j < kL; ++j) block[j] = j < n ? load(group + (p + j) * kL) : Vec<C>{};
+    for (int i = 0; i < kL; ++i) {
+      block[i] = Vec<C>{};
+      if (i >= count) continue;
+      const S* from = first(i) + offset;
+      if (step == 1) {
+        block[i] = load_first(from, n);
+      } else {
+        for (int64_t j = 0; j < n; ++j) block[i][j] = widen(from[j * step]);
+      }
+    }
     transpose<C>(block);
-    for (int64_t i = 0; i < count; ++i) store_first(first(i) + p, block[i], n);
-  }
+    for (int64_t j = 0; j < n; ++j) store(to + j * kL, block[j]);
+  });
 }
 
-// The same for maps of any strides, which are written over, or with kAdd added to. to: the first map.
-template <bool kAdd = false, class C>
-inline void scatter_maps(const C* group, const Maps& m, int64_t count, C* to) {
+// The way back to maps of any strides, which are written over, or with kAdd added to. to: the first map.
+template <bool kAdd = false, class S, class C>
+inline void scatter_maps(const C* group, const Maps& m, int64_t count, S* to) {
   constexpr int kL = kLanes<C>;
-  const auto put = [](C* at, Vec<C> v, int64_t n) {
+  const auto put = [](S* at, Vec<C> v, int64_t n) {
     if constexpr (kAdd) v += load_first(at, n);
     store_first(at, v, n);
   };
   if (m.channel_stride == 1) {
-    for (int64_t h = 0; h < m.height; ++h) {
-      for (int64_t w = 0; w < m.width; ++w) {
-        put(to + h * m.row_stride + w * m.column_stride, load(group), count);
-        group += kL;
-      }
-    }
-    return;
+    return each_sample(m, [&](int64_t offset) {
+      put(to + offset, load(group), count);
+      group += kL;
+    });
   }
-  const bool flat = m.column_stride == 1 && (m.row_stride == m.width || m.height == 1);
-  const int64_t rows = flat ? 1 : m.height, columns = flat ? m.height * m.width : m.width;
-  for (int64_t h = 0; h < rows; ++h) {
-    for (int64_t w = 0; w < columns; w += kL) {
-      const int64_t n = columns - w < kL ? columns - w : kL;
-      const C* from = group + (h * columns + w) * kL;
-      C* at = to + h * m.row_stride + w * m.column_stride;
-      Vec<C> block[kL];
-      if (count == kL && n == kL && m.column_stride == 1) {
-        ALIAS_OPS_UNROLL for (int j = 0; j < kL; ++j) block[j] = load(from + j * kL);
-        transpose<C>(block);
-        ALIAS_OPS_UNROLL for (int i = 0; i < kL; ++i) put(at + i * m.channel_stride, block[i], kL);
-        continue;
-      }
-      for (int64_t j = 0; j < kL; ++j) block[j] = j < n ? load(from + j * kL) : Vec<C>{};
+  const int64_t step = m.column_stride, map_step = m.channel_stride;
+  each_run<C>(m, [&](int64_t offset, int64_t place, int64_t n) {
+    const C* from = group + place * kL;
+    S* at = to + offset;
+    Vec<C> block[kL];
+    if (count == kL && n == kL && step == 1) {
+      ALIAS_OPS_UNROLL for (int j = 0; j < kL; ++j) block[j] = load(from + j * kL);
       transpose<C>(block);
-      for (int64_t i = 0; i < count; ++i) {
-        C* line = at + i * m.channel_stride;
-        if (m.column_stride == 1) {
-          put(line, block[i], n);
-        } else {
-          for (int64_t j = 0; j < n; ++j)
-            line[j * m.column_stride] = (kAdd ? line[j * m.column_stride] : C(0)) + block[i][j];
-        }
+      ALIAS_OPS_UNROLL for (int i = 0; i < kL; ++i) put(at + i * map_step, block[i], kL);
+      return;
+    }
+    for (int64_t j = 0; j < kL; ++j) block[j] = j < n ? load(from + j * kL) : Vec<C>{};
+    transpose<C>(block);
+    for (int64_t i = 0; i < count; ++i) {
+      S* line = at + i * map_step;
+      if (step == 1) {
+        put(line, block[i], n);
+      } else {
+        for (int64_t j = 0; j < n; ++j) narrow((kAdd ? widen(line[j * step]) : C(0)) + block[i][j], line[j * step]);
       }
     }
-  }
+  });
 }
 
 }  // namespace alias_ops::ALIAS_OPS_ISA

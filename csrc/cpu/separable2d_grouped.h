@@ -75,6 +75,7 @@ void Grouped<C>::run(const Separable2dArgs& a, const Runtime& runtime) const {
   const int64_t lists = channels_last ? x.images : 1, length = channels_last ? x.channels : x.images * x.channels;
   const int64_t groups = (length + kL - 1) / kL;
   const int64_t pixels = x.height * x.width, out_pixels = a.out_height * a.out_width;
+  const Maps y{a.y, x.dtype, 1, length, a.out_height, a.out_width, 0, a.y_channel_stride, a.out_width, 1};
   const int64_t grain = std::max<int64_t>(1, 16384 / std::max<int64_t>(1, pixels * kL));
   parallel(runtime, lists * groups, grain, [&](int64_t begin, int64_t end) {
     std::vector<C> scratch((pixels + out_pixels + z_rows() * z_row()) * kL + left_[0].mirrored.scratch());
@@ -100,7 +101,7 @@ void Grouped<C>::run(const Separable2dArgs& a, const Runtime& runtime) const {
           store_first(to + p * a.y_column_stride + at, load(out + p * kL), count);
         }
       } else {
-        scatter_group<S, C>(out, out_pixels, count, [&](int64_t i) { return to + (at + i) * a.y_channel_stride; });
+        scatter_maps(out, y, count, to + at * a.y_channel_stride);
       }
     }
   });

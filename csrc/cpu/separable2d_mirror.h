@@ -87,7 +87,6 @@ inline Mirror find_mirror(int parts, int64_t rows, int64_t columns, double noise
 // Accumulators of all the leaves (U and V of every part), a row of loads and a broadcast must fit in the registers.
 template <int kLeaves>
 inline constexpr int kMirrorRows = (kRegisters == 32 ? 8 : 4) / kLeaves;
-inline constexpr int kMirrorColumns = 3;
 
 template <class C>
 class MirroredAxis {
@@ -114,7 +113,7 @@ class MirroredAxis {
     }
   }
   bool found() const { return parts_ > 0; }
-  int64_t scratch() const { return blocks_.inner() * 2 * parts_ * kMirrorColumns * kLanes<C>; }
+  int64_t scratch() const { return blocks_.inner() * 2 * parts_ * kBlockColumns<false> * kLanes<C>; }
 
   // Arguments as of a block; the steps are of the axis itself, not of its dense samples.
   void run(BlockArgs<C>& a, int64_t vectors, C* scratch) const {
@@ -133,7 +132,7 @@ class MirroredAxis {
       if (a.next != nullptr) a.ahead = v + columns < vectors ? a.x + (v + columns) * a.x_vector_step : a.next;
       if (columns == 1) panel<kParts, 1>(a, v, scratch);
       if (columns == 2) panel<kParts, 2>(a, v, scratch);
-      if (columns == 3) panel<kParts, kMirrorColumns>(a, v, scratch);
+      if (columns == 3) panel<kParts, kBlockColumns<false>>(a, v, scratch);
       v += columns;
     }
   }
