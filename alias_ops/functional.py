@@ -169,8 +169,8 @@ def conv2d_aliasing(
         otherwise x's dtype.
 
     Gradients: first order with respect to x and weight (the whole derivative, ``output`` or not);
-    |0| has gradient 0. Where they will be wanted, the CPU keeps one number for each of the strided
-    output's until then.
+    |0| has gradient 0. Where they will be wanted of float32 or float64, the CPU keeps one number for
+    each of the strided output's until then.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.

@@ -137,6 +137,8 @@ std::tuple<Tensor, Tensor> conv2d_alias_l1_training(Tensor x, Tensor weight, std
                                                     const std::vector<int64_t>& stride,
                                                     const std::vector<int64_t>& padding,
                                                     const std::vector<int64_t>& dilation, int64_t groups) {
+  STD_TORCH_CHECK(x.scalar_type() == ScalarType::Double || x.scalar_type() == ScalarType::Float,
+                  "x must be float64 or float32");
   Tensor d_output;
   Tensor norms = measure(x, weight, bias, output, tables_h, tables_w, stride, padding, dilation, groups, &d_output);
   return {norms, d_output};

@@ -73,7 +73,7 @@ struct Conv2dAliasL1Args {
   int64_t outputs, groups;
   ConvAxis h, w;
   void* out;      // [images][outputs], float or double
-  Maps d_output;  // if data is not null: the gradient of every map's norm with respect to y, in out's type
+  Maps d_output;  // if data is not null: the gradient of every map's norm with respect to y, for float or double x
 };
 
 // y is the gradient with respect to the strided output. dx and dweight are there already, for the strided

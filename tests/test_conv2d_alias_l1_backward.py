@@ -207,6 +207,9 @@ def test_what_does_not_fit_is_refused(wrong):
     else:
         dweight = dweight.to(memory_format=torch.channels_last)
     geometry = tables(x, weight)
+    if wrong == "dtype":
+        with pytest.raises(RuntimeError, match="must"):
+            KERNELS._conv2d_alias_l1_training(x.half(), weight.half(), None, None, *tables(x.half(), weight.half()))
     if wrong in ("output", "dtype"):
         with pytest.raises(RuntimeError, match="must"):
             KERNELS._conv2d_alias_l1_training(x, weight, None, output, *geometry)
@@ -288,7 +291,7 @@ def test_an_output_written_over_behind_the_measure(backend, channels_last):
 
 
 @needs_kernels
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("dtype", SINGLE_AND_DOUBLE)
 @pytest.mark.parametrize("batch", [0, 3])
 def test_the_ops_for_training_are_registered_as_pytorch_wants_it(dtype, batch):
     x, weight = randn(batch, 4, 9, 8, dtype=dtype), randn(6, 2, 3, 3, dtype=dtype, seed=1)

@@ -14,8 +14,14 @@ __all__ = ["measure", "serves"]
 
 
 def serves(x: torch.Tensor, weight: torch.Tensor, padding: tuple[int, int]) -> bool:
-    """Whether gradients will be wanted, and identity 7 is what the CPU takes them by."""
+    """Whether gradients will be wanted, and identity 7 is what the CPU takes them by.
+
+    Not in half precision: the strided output is rounded there, and D / |D| of a small bin is not to be had from it.
+    The backward convolves once more, in float32.
+    """
     if not torch.is_grad_enabled() or not (x.requires_grad or weight.requires_grad):
+        return False
+    if accumulation_dtype(x.dtype) != x.dtype:
         return False
     if _backend.serving(x) != "cpu" or torch._C._are_functorch_transforms_active():
         return False

@@ -12,11 +12,12 @@ template <class S>
 void run(const Conv2dAliasL1Args& a, const Runtime& runtime) {
   if (a.y.data == nullptr) {
     conv2d_alias_l1_pointwise(a, runtime);
-  } else if (a.d_output.data != nullptr) {
-    ConvResidual<S, true>(a, runtime).run();
-  } else {
-    ConvResidual<S, false>(a, runtime).run();
+    return;
   }
+  if constexpr (std::is_same_v<S, Compute<S>>) {
+    if (a.d_output.data != nullptr) return ConvResidual<S, true>(a, runtime).run();
+  }
+  ConvResidual<S, false>(a, runtime).run();
 }
 
 }  // namespace
