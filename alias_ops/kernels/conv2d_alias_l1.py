@@ -35,7 +35,7 @@ from .conv2d_alias_l1_residual import residual_measure
 from .conv2d_alias_l1_spectra import input_bins, residual_bins
 from .conv2d_alias_l1_tables import Tables, bin_count, kronecker, tables
 
-__all__ = ["BRANCHES", "conv2d_alias_l1", "layer_of"]
+__all__ = ["BRANCHES", "Bins", "along_channels", "conv2d_alias_l1", "layer_of", "spectra_grid", "switches", "wide"]
 
 
 def layer_of(x, weight, output, stride, padding, dilation, groups) -> Layer:
@@ -54,16 +54,16 @@ def layer_of(x, weight, output, stride, padding, dilation, groups) -> Layer:
     )
 
 
-def _switches(layer: Layer) -> dict[str, Any]:
+def switches(layer: Layer) -> dict[str, Any]:
     return {"PRECISION": layer.precision, "INTERPRETED": knobs.runtime.interpret}
 
 
-def _spectra_grid(config, images: int, channels: int, frequencies: tuple[int, int]) -> tuple[int]:
+def spectra_grid(config, images: int, channels: int, frequencies: tuple[int, int]) -> tuple[int]:
     b = dict(config.blocks)
     return (images * -(-channels // b["C"]) * -(-frequencies[0] // b["F"]) * -(-frequencies[1] // b["G"]),)
 
 
-def _along_channels(x: torch.Tensor) -> bool:
+def along_channels(x: torch.Tensor) -> bool:
     """Whether neighbouring channels are nearer to each other in memory than neighbours in a row."""
     return x.stride(1) < x.stride(3)
 
@@ -90,7 +90,7 @@ def _residual(x, weight, bias, output, layer: Layer, t: Tables, geometry, out) -
         x, _panels(weight, layer), t.smooth_h, t.smooth_w, dft, weights, out, *x.stride(),
         layer.batch, layer.outputs, layer.inputs, layer.group_outputs, height, width, *layer.kernel,
         *stride, *padding, *dilation, N, M, dft.shape[1],
-        WIDE=wide(x, b["BI"]), **config.arguments(), **_switches(layer),
+        WIDE=wide(x, b["BI"]), **config.arguments(), **switches(layer),
     )  # fmt: skip
 
 
@@ -101,7 +101,7 @@ def _walk(x_bins, weight, y_bins, weights, partial, layer: Layer, images: int, b
     measure_bins[(tiles * parts,)](
         x_bins, weight, y_bins, weights, partial, images, layer.channels, layer.outputs, layer.inputs,
         layer.group_outputs, bins, each, POINTWISE=layer.pointwise,
-        WHOLE=layer.inputs <= dict(config.blocks)["K"], **config.arguments(), **_switches(layer),
+        WHOLE=layer.inputs <= dict(config.blocks)["K"], **config.arguments(), **switches(layer),
     )  # fmt: skip
 
 
@@ -110,16 +110,16 @@ def _pointwise(x, weight, bias, output, layer: Layer, t: Tables, geometry, out) 
     stride, padding, _ = geometry
     bins, frequencies = bin_count(N, M), (N // 2 + 1, M // 2 + 1)
     panels = _panels(weight, layer)
-    config = spectra_blocks(layer, frequencies, (height, width), _along_channels(x))
+    config = spectra_blocks(layer, frequencies, (height, width), along_channels(x))
     chunk = images_at_once(layer, t)
     x_bins = x.new_empty(bins * chunk * 2 * layer.channels, dtype=layer.stored)
     for start in range(0, layer.batch, chunk):
         piece, result = x[start : start + chunk], out[start : start + chunk]
         images = len(piece)
-        residual_bins[_spectra_grid(config, images, layer.channels, frequencies)](
+        residual_bins[spectra_grid(config, images, layer.channels, frequencies)](
             piece, x_bins, t.dft_h, t.dft_w, t.low_h, t.low_w, *x.stride(), images, layer.channels, height, width,
-            *stride, *padding, N, M, *t.kept, LAST=_along_channels(x), WIDE=wide(x),
-            **config.arguments(), **_switches(layer),
+            *stride, *padding, N, M, *t.kept, LAST=along_channels(x), WIDE=wide(x),
+            **config.arguments(), **switches(layer),
         )  # fmt: skip
         parts = walk_parts(layer, images, bins)[1]
         partial = result if parts == 1 else out.new_empty(parts, *result.shape)
@@ -128,14 +128,14 @@ def _pointwise(x, weight, bias, output, layer: Layer, t: Tables, geometry, out) 
             torch.sum(partial, 0, out=result)
 
 
-class _Bins:
+class Bins:
     """The branch "bins": buffers for a chunk of images, and what is the same for every chunk."""
 
-    def __init__(self, x, weight, bias, output, layer: Layer, t: Tables, geometry):
+    def __init__(self, x, weight, bias, output, layer: Layer, t: Tables, geometry, chunk: int):
         self.x, self.weight, self.bias, self.output = x, weight, bias, output
         self.layer, self.t, self.geometry = layer, t, geometry
         self.bins = bin_count(2 * t.kept[0] - 1, 2 * t.kept[1] - 1)
-        self.chunk = images_at_once(layer, t)
+        self.chunk = chunk
         self.row_slots = t.lines[0] * t.kept[1]
         self.line_slots = self.row_slots + t.lines[1] * t.kept[0]
         edge_slots = t.edges[0] * t.kept[1] + t.edges[1] * t.kept[0]
@@ -180,24 +180,24 @@ class _Bins:
             self._lines(x)
         layer, t, images = self.layer, self.t, len(x)
         half_plane = t.outputs[0] // 2 + 1, t.outputs[1] // 2 + 1
-        config = spectra_blocks(layer, half_plane, t.outputs, _along_channels(y))
-        grid = _spectra_grid(config, images, layer.outputs, half_plane)
-        blocks = _spectra_grid(config, 1, 1, half_plane)[0]
+        config = spectra_blocks(layer, half_plane, t.outputs, along_channels(y))
+        grid = spectra_grid(config, images, layer.outputs, half_plane)
+        blocks = spectra_grid(config, 1, 1, half_plane)[0]
         parts = walk_parts(layer, images, self.bins)[1]
         partial = out.new_empty(parts + blocks, *out.shape)
         output_bins[grid](
             y, y if bias is None else bias, self.lines, self.y_bins, partial[parts:], t.dft_h, t.dft_w,
             t.frame_h, t.frame_w, *y.stride(), images, layer.outputs, *t.outputs, *t.kept, *t.lines,
-            BIAS=bias is not None, LAST=_along_channels(y), WIDE=wide(y), **config.arguments(), **_switches(layer),
+            BIAS=bias is not None, LAST=along_channels(y), WIDE=wide(y), **config.arguments(), **switches(layer),
         )  # fmt: skip
         _walk(self.x_bins, self.spectrum, self.y_bins, t.kept_weights, partial, layer, images, self.bins)
         torch.sum(partial, 0, out=out)
 
     def _input(self, x: torch.Tensor) -> None:
-        config = spectra_blocks(self.layer, self.t.kept, (x.shape[2], x.shape[3]), _along_channels(x))
-        input_bins[_spectra_grid(config, len(x), x.shape[1], self.t.kept)](
+        config = spectra_blocks(self.layer, self.t.kept, (x.shape[2], x.shape[3]), along_channels(x))
+        input_bins[spectra_grid(config, len(x), x.shape[1], self.t.kept)](
             x, self.x_bins, self.t.input_h, self.t.input_w, *x.stride(), *x.shape, *self.t.kept,
-            LAST=_along_channels(x), WIDE=wide(x), **config.arguments(), **_switches(self.layer),
+            LAST=along_channels(x), WIDE=wide(x), **config.arguments(), **switches(self.layer),
         )  # fmt: skip
 
     def _lines(self, x: torch.Tensor) -> None:
@@ -209,7 +209,7 @@ class _Bins:
         grid = images * sum(t.edges) * -(-x.shape[1] // b["C"]) * -(-rows // b["F"])
         line_spectra[(grid,)](
             x, self.x_lines, t.samples, t.line_rows, *x.stride(), *x.shape, *t.edges, *layer.kernel, *t.kept,
-            taps, WIDE=wide(x), **config.arguments(), **_switches(layer),
+            taps, WIDE=wide(x), **config.arguments(), **switches(layer),
         )  # fmt: skip
         config = product_blocks(layer, images)
         b = dict(config.blocks)
@@ -217,12 +217,12 @@ class _Bins:
         line_products[(self.line_slots * tiles,)](
             self.x_lines, self.panels, self.lines, t.sources, images, layer.channels, layer.outputs, layer.inputs,
             layer.group_outputs, self.row_slots, *t.kept, *layer.kernel, taps, GROUPED=layer.groups > 1,
-            **config.arguments(), **_switches(layer),
+            **config.arguments(), **switches(layer),
         )  # fmt: skip
 
 
 def _bins(x, weight, bias, output, layer: Layer, t: Tables, geometry, out) -> None:
-    walk = _Bins(x, weight, bias, output, layer, t, geometry)
+    walk = Bins(x, weight, bias, output, layer, t, geometry, images_at_once(layer, t))
     for start in range(0, layer.batch, walk.chunk):
         walk.measure(start, out[start : start + walk.chunk])
 
