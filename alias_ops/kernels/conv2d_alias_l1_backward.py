@@ -2,8 +2,8 @@
 
 Per chunk: the strided output and its bins, as in the forward pass; in every bin D / |D|, which the adjoint transform
 takes to the strided output and PyTorch's own backward of the strided layer to x and weight. What the low band has to
-say comes off both: products over channels bin by bin, then adjoint transforms. All numbers between kernels are float32
-whatever the type of x: D / |D| of a small bin magnifies what rounding did to it.
+say comes off both: products over channels bin by bin, then adjoint transforms. All numbers between kernels are of
+float32 grade for x of 16 bits too: D / |D| of a small bin magnifies what rounding did to it.
 """
 
 from dataclasses import replace
@@ -25,10 +25,11 @@ from .conv2d_alias_l1_backward_plan import (
     maps_blocks,
     nyquist_count,
     sign_blocks,
+    sign_map_blocks,
     weight_blocks,
 )
 from .conv2d_alias_l1_backward_products import FrameProducts, add_weight_bins, input_bins_of
-from .conv2d_alias_l1_plan import Layer, spectra_blocks
+from .conv2d_alias_l1_plan import Layer
 from .conv2d_alias_l1_signs import map_signs, output_signs, sign_bins
 from .conv2d_alias_l1_tables import Tables, bin_count, tables
 from .separable2d import apply_plan
@@ -89,9 +90,9 @@ class _Gradients(Bins):
         single, images, layer = x.float(), len(x), self.layer
         stride, padding, dilation = self.geometry
         y = F.conv2d(single, self.weight, None, stride, padding, dilation, layer.groups)
-        self._input(x)
+        self._input(single)
         if self.line_slots:
-            self._lines(x)
+            self._lines(single)
         self._signs(y, self.grad[start : start + self.chunk])
         # The gradient of the output takes its place.
         _take_back(
@@ -112,7 +113,7 @@ class _Gradients(Bins):
     def _signs(self, y: torch.Tensor, grad: torch.Tensor) -> None:
         layer, t, images = self.layer, self.t, len(y)
         half_plane = t.outputs[0] // 2 + 1, t.outputs[1] // 2 + 1
-        config = spectra_blocks(layer, half_plane, t.outputs, along_channels(y))
+        config = sign_map_blocks(layer, half_plane, t.outputs)
         nyquist = self.signs[self.bins * images * 4 * layer.outputs :]
         output_signs[spectra_grid(config, images, layer.outputs, half_plane)](
             y, grad, self.lines, self.y_bins, nyquist, t.dft_h, t.dft_w, t.frame_h, t.frame_w, *y.stride(), images,
@@ -209,7 +210,7 @@ def _pointwise(grad, x, weight, layer: Layer, t: Tables, geometry, out) -> None:
         inputs = torch.empty((images, layer.channels, N, M), device=x.device, memory_format=form)
         apply_plan(there, piece, inputs, count)
         y = F.conv2d(inputs, single, groups=layer.groups)
-        config = spectra_blocks(layer, half_plane, t.outputs, along_channels(y))
+        config = sign_map_blocks(layer, half_plane, t.outputs)
         map_signs[spectra_grid(config, images, layer.outputs, half_plane)](
             y, grad[start : start + chunk], signs, t.dft_h, t.dft_w, *y.stride(), images, layer.outputs, N, M,
             LAST=along_channels(y), WIDE=wide(y), **config.arguments(), **switches(layer),
@@ -232,12 +233,12 @@ def conv2d_alias_l1_backward(
         out: (dx, dweight) in the dtype of x and of the weight; overwritten.
     """
     if grad.numel() == 0 or x.numel() == 0:
-        for t in out:
-            t.zero_()
+        for each in out:
+            each.zero_()
         return
     layer = layer_of(x, weight, None, stride, padding, dilation, groups)
-    # float16 has more digits than one product of TF32 leaves of a small bin's direction.
-    exact = products(x) == 3 or x.dtype is torch.float16
+    # What a 16-bit x has of a mean would leak from float32 spectra of 11 bits into bins that are small beside it.
+    exact = products(x) == 3 or x.dtype is not torch.float32
     layer = replace(layer, stored=torch.float32, precision="tf32x3" if exact else "tf32")
     t = tables(layer.geometry, x.device)
     branch = _pointwise if is_pointwise(layer) else _spectral

@@ -3,7 +3,7 @@
 import torch
 
 from ._launch import Config, next_power_of_two
-from .conv2d_alias_l1_plan import Layer, chunk_of
+from .conv2d_alias_l1_plan import Layer, chunk_of, spectra_blocks
 from .conv2d_alias_l1_tables import Tables, bin_count
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "maps_blocks",
     "nyquist_count",
     "sign_blocks",
+    "sign_map_blocks",
     "weight_blocks",
 ]
 
@@ -25,11 +26,12 @@ def nyquist_count(N: int, M: int, kept: tuple[int, int]) -> int:
 
 
 def maps_blocks(layer: Layer, size: tuple[int, int], frequencies: tuple[int, int]) -> Config:
-    """Of ``maps_adjoint``: a program holds whole maps of up to 64 x 64, so that bins are read once."""
-    H, W = (min(64, next_power_of_two(n, 16)) for n in size)
+    """Of ``maps_adjoint``: programs hold whole rows of up to 64. Of maps of more than 32 rows the bins are read again:
+    what a taller block of channels that come last is laid out as, Hopper's matrix unit does not take.
+    """
+    H, W = min(32, next_power_of_two(size[0], 16)), min(64, next_power_of_two(size[1], 16))
     G = 16 if frequencies[1] <= 16 or layer.precision == "tf32x3" else 32
-    most = 4096 if layer.precision == "tf32x3" else 8192
-    C = max(2, min(8, most // (H * W)))
+    C = 2 if H * W > 1024 else 4
     return Config((("C", C), ("F", 16), ("G", G), ("H", H), ("W", W)), warps=8)
 
 
@@ -50,6 +52,11 @@ def sign_blocks(layer: Layer, images: int) -> Config:
     if layer.precision == "tf32x3":
         BO = min(BO, 32)
     return Config((("BI", BI), ("BO", BO), ("K", min(K, next_power_of_two(layer.inputs, 16)))), warps=8, stages=3)
+
+
+def sign_map_blocks(layer: Layer, frequencies: tuple[int, int], samples: tuple[int, int]) -> Config:
+    """Of ``map_signs`` and ``output_signs``: the larger tiles of channels that come last leave them no registers."""
+    return spectra_blocks(layer, frequencies, samples, False)
 
 
 def weight_blocks(taps: int) -> Config:

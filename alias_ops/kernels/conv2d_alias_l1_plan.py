@@ -89,7 +89,7 @@ def spectra_blocks(layer: Layer, frequencies: tuple[int, int], samples: tuple[in
     # residual_bins holds two spectra.
     C, H, W = max(2, 64 // G) if layer.pointwise else 128 // G, 16, 16 if max(samples) <= 16 else 32
     if layer.precision == "tf32x3":
-        H, W = 16 if G == 32 else 32, 16
+        H, W = 16 if G == 32 or (G > 32 and last) else 32, 16
     elif last:
         C, W = 256 // G, 16  # longer runs of channels, shorter ones of columns
     return Config((("C", C), ("F", 16), ("G", G), ("H", H), ("W", W)), warps=8)
