@@ -37,7 +37,8 @@ CODE = """
 import json
 import torch
 from ahead_of_time import compiled, launches
-from alias_ops.kernels import conv2d_alias_l1 as kernels, conv2d_alias_l1_backward as gradients, separable2d
+from alias_ops.kernels import conv2d_alias_l1 as kernels, conv2d_alias_l1_backward as gradients
+from alias_ops.kernels import conv2d_alias_l1_launch, separable2d
 from alias_ops.kernels.conv2d_alias_l1_tables import tables
 from alias_ops.kernels.conv2d_alias_l1_plan import on_chip
 
@@ -50,7 +51,7 @@ for (label, ((batch, inputs, outputs, size, kernel, stride, groups), branch, las
         weight = torch.zeros(outputs, inputs // groups, kernel, kernel, dtype=dtype)
         rows = (size + 2 * (kernel // 2) - kernel) // stride + 1
         output = torch.zeros(batch, outputs, rows, rows, dtype=dtype).to(memory_format=form)
-        with launches(separable2d, capability=CAPABILITY, tf32=tf32) as listed:
+        with launches(separable2d, conv2d_alias_l1_launch, capability=CAPABILITY, tf32=tf32) as listed:
             if branch == "gradients":
                 out = torch.empty_like(x), torch.empty_like(weight)
                 gradients.conv2d_alias_l1_backward(output[:, :, 0, 0], x, weight, [], [], *geometry, groups, out=out)

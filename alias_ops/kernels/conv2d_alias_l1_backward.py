@@ -15,7 +15,7 @@ from .. import designs
 from ._launch import on_device_of
 from ._precision import products
 from ._tables import prepared
-from .conv2d_alias_l1 import Bins, along_channels, layer_of, spectra_grid, switches, wide
+from .conv2d_alias_l1 import Bins, layer_of
 from .conv2d_alias_l1_adjoints import frame_adjoint, lines_adjoint, maps_adjoint, weight_adjoint
 from .conv2d_alias_l1_backward_plan import (
     frame_blocks,
@@ -25,10 +25,10 @@ from .conv2d_alias_l1_backward_plan import (
     maps_blocks,
     nyquist_count,
     sign_blocks,
-    sign_map_blocks,
     weight_blocks,
 )
 from .conv2d_alias_l1_backward_products import FrameProducts, add_weight_bins, input_bins_of
+from .conv2d_alias_l1_launch import along_channels, launch_spectra, launch_tiles, switches, wide
 from .conv2d_alias_l1_plan import Layer
 from .conv2d_alias_l1_signs import map_signs, output_signs, sign_bins
 from .conv2d_alias_l1_tables import Tables, bin_count, tables
@@ -113,20 +113,21 @@ class _Gradients(Bins):
     def _signs(self, y: torch.Tensor, grad: torch.Tensor) -> None:
         layer, t, images = self.layer, self.t, len(y)
         half_plane = t.outputs[0] // 2 + 1, t.outputs[1] // 2 + 1
-        config = sign_map_blocks(layer, half_plane, t.outputs)
         nyquist = self.signs[self.bins * images * 4 * layer.outputs :]
-        output_signs[spectra_grid(config, images, layer.outputs, half_plane)](
+        arguments = (
             y, grad, self.lines, self.y_bins, nyquist, t.dft_h, t.dft_w, t.frame_h, t.frame_w, *y.stride(), images,
-            layer.outputs, *t.outputs, *t.kept, *t.lines, LAST=along_channels(y), WIDE=wide(y),
-            **config.arguments(), **switches(layer),
+            layer.outputs, *t.outputs, *t.kept, *t.lines,
         )  # fmt: skip
+        # The larger tiles for channels that come last would leave no registers for directions.
+        launch_spectra(output_signs, y, arguments, layer, half_plane, t.outputs, False, WIDE=wide(y))
         config = sign_blocks(layer, images)
         b = dict(config.blocks)
         tiles = -(-images // b["BI"]) * -(-layer.group_outputs // b["BO"]) * layer.groups
-        sign_bins[(tiles * self.bins,)](
+        arguments = (
             self.x_bins, self.spectrum, self.y_bins, t.kept_weights, grad, self.signs, images, layer.channels,
-            layer.outputs, layer.inputs, layer.group_outputs, **config.arguments(), **switches(layer),
+            layer.outputs, layer.inputs, layer.group_outputs,
         )  # fmt: skip
+        launch_tiles(sign_bins, self.x_bins, arguments, layer, config, tiles * self.bins)
 
     def _kept(self, flat: torch.Tensor, images: int, channels: int) -> torch.Tensor:
         """[bins, images * (re, im), channels] of a buffer."""
@@ -210,11 +211,10 @@ def _pointwise(grad, x, weight, layer: Layer, t: Tables, geometry, out) -> None:
         inputs = torch.empty((images, layer.channels, N, M), device=x.device, memory_format=form)
         apply_plan(there, piece, inputs, count)
         y = F.conv2d(inputs, single, groups=layer.groups)
-        config = sign_map_blocks(layer, half_plane, t.outputs)
-        map_signs[spectra_grid(config, images, layer.outputs, half_plane)](
-            y, grad[start : start + chunk], signs, t.dft_h, t.dft_w, *y.stride(), images, layer.outputs, N, M,
-            LAST=along_channels(y), WIDE=wide(y), **config.arguments(), **switches(layer),
+        arguments = (
+            y, grad[start : start + chunk], signs, t.dft_h, t.dft_w, *y.stride(), images, layer.outputs, N, M
         )  # fmt: skip
+        launch_spectra(map_signs, y, arguments, layer, half_plane, t.outputs, False, WIDE=wide(y))
         _take_back(signs, None, y, t.dft_h, t.dft_w, half_plane, (N, M), (N, M), True, 1, images, layer)
         d_inputs, d_weight = _of_strided(y, inputs, single, (1, 1), (0, 0), (1, 1), layer.groups)
         total += d_weight

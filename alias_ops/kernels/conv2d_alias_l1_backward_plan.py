@@ -3,7 +3,7 @@
 import torch
 
 from ._launch import Config, next_power_of_two
-from .conv2d_alias_l1_plan import Layer, chunk_of, spectra_blocks
+from .conv2d_alias_l1_plan import Layer, chunk_of
 from .conv2d_alias_l1_tables import Tables, bin_count
 
 __all__ = [
@@ -15,7 +15,6 @@ __all__ = [
     "maps_blocks",
     "nyquist_count",
     "sign_blocks",
-    "sign_map_blocks",
     "weight_blocks",
 ]
 
@@ -54,11 +53,6 @@ def sign_blocks(layer: Layer, images: int) -> Config:
     return Config((("BI", BI), ("BO", BO), ("K", min(K, next_power_of_two(layer.inputs, 16)))), warps=8, stages=3)
 
 
-def sign_map_blocks(layer: Layer, frequencies: tuple[int, int], samples: tuple[int, int]) -> Config:
-    """Of ``map_signs`` and ``output_signs``: the larger tiles of channels that come last leave them no registers."""
-    return spectra_blocks(layer, frequencies, samples, False)
-
-
 def weight_blocks(taps: int) -> Config:
     """Of ``weight_adjoint``: all taps at once up to 64, so that bins are read once."""
     return Config((("BINS", 16), ("CELLS", 64), ("TAPS", min(64, next_power_of_two(taps, 16)))), warps=4)
@@ -74,6 +68,8 @@ def bytes_per_image(layer: Layer, t: Tables, itemsize: int) -> int:
     bins = bin_count(2 * t.kept[0] - 1, 2 * t.kept[1] - 1)
     slots = [count[0] * t.kept[1] + count[1] * t.kept[0] for count in (t.edges, t.lines)]
     spectra = 4 * bins * layer.channels + (2 * bins + 4 * bin_count(N, M)) * layer.outputs
+    if layer.groups > 1:  # panels of a group after the other
+        spectra += 4 * bins * (layer.channels + layer.outputs)
     lines = 4 * (slots[0] * max(layer.kernel) * layer.channels + slots[1] * layer.outputs)
     maps = strided * layer.outputs + height * width * layer.channels * (2 if itemsize == 2 else 1)
     return (spectra + lines + maps) * torch.float32.itemsize
