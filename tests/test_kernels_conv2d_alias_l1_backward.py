@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers import LAYOUTS, aliases, assert_close, randn
 from kernels import configuration, laid_out, module, poisoned
-from test_conv2d_alias_l1 import CASES, expected_aliasing, operands, stride_1_size
+from test_conv2d_alias_l1 import CASES, expected_aliasing, layer, operands, stride_1_size
 from test_conv2d_alias_l1_backward import SEEDS, gradients, leaves_of
 from test_kernels_conv2d_alias_l1 import GEOMETRIES, HALF, assert_measures, described
 
@@ -255,14 +255,15 @@ def test_images_in_chunks(device, monkeypatch, name):
             assert_close(actual.cpu(), wanted.cpu(), SINGLE)
 
 
-@pytest.mark.parametrize("name", ["kernel 1", "kernel 3", "groups", "padding along one axis with kernel 1"])
+@pytest.mark.parametrize("name", ["kernel 3", "groups", "padding along one axis with kernel 1"])
 def test_every_candidate(device, monkeypatch, name):
     x, weight, geometry = made(name, device=device)
     for place in (0, 1):
         with configuration(monkeypatch, module("conv2d_alias_l1_launch"), place) as names:
             assert_gradients(device, x, weight, geometry)
-            assert_measures(device, x, weight, geometry)
-        assert names
+            assert_measures(device, x, weight, geometry, layer(x, weight, **geometry))
+        assert "conv2d_alias_l1_sign_bins" in names
+        assert "conv2d_alias_l1_measure_bins" in names
 
 
 @pytest.mark.parametrize("name", ["kernel 1", "kernel 3"])

@@ -57,7 +57,7 @@ def _take_back(
     """
     channels, size = out.shape[1], (out.shape[2], out.shape[3])
     frequencies = table_h.shape[1], table_w.shape[1]
-    config = maps_blocks(layer, size, frequencies)
+    config = maps_blocks(layer, size, frequencies, along_channels(out))
     b = dict(config.blocks)
     grid = images * -(-channels // b["C"]) * -(-size[0] // b["H"]) * -(-size[1] // b["W"])
     image_step = rows * channels * (2 if pairs else 1)
@@ -154,8 +154,7 @@ class _Gradients(Bins):
         found = self.frame.adjoint(self.x_lines, self.d_lines, images)
         config = lines_blocks()
         b = dict(config.blocks)
-        image_stride, channel_stride, *strides = dx.stride()
-        samples, tables_of = t.samples, t.line_rows
+        (image_stride, channel_stride, *strides), samples, tables_of = dx.stride(), t.samples, t.line_rows
         for axis, lines in enumerate(found):
             length, frequencies, taps = dx.shape[3 - axis], t.kept[1 - axis], layer.kernel[1 - axis]
             if t.edges[axis]:
@@ -198,7 +197,7 @@ def _pointwise(grad, x, weight, layer: Layer, t: Tables, geometry, out) -> None:
     """Identity 4 of a 1 x 1 layer: a stride-1 layer on the residual of x, which is of the strided size."""
     (N, M), stride = t.outputs, geometry[0]
     single, half_plane = weight.float(), (N // 2 + 1, M // 2 + 1)
-    key = _residual_plan, x.shape[2], x.shape[3], tuple(stride), x.device
+    key = _residual_plan, *x.shape[2:], tuple(stride), x.device
     there, back = prepared(*key, False), prepared(*key, True)
     count = 3 if layer.precision == "tf32x3" else 1
     chunk = images_at_once(layer, t, x.itemsize)
@@ -209,7 +208,7 @@ def _pointwise(grad, x, weight, layer: Layer, t: Tables, geometry, out) -> None:
         images = len(piece)
         form = torch.channels_last if along_channels(piece) else torch.contiguous_format
         inputs = torch.empty((images, layer.channels, N, M), device=x.device, memory_format=form)
-        apply_plan(there, piece, inputs, count)
+        apply_plan(there, piece.float(), inputs, count)
         y = F.conv2d(inputs, single, groups=layer.groups)
         arguments = (
             y, grad[start : start + chunk], signs, t.dft_h, t.dft_w, *y.stride(), images, layer.outputs, N, M
@@ -218,7 +217,12 @@ def _pointwise(grad, x, weight, layer: Layer, t: Tables, geometry, out) -> None:
         _take_back(signs, None, y, t.dft_h, t.dft_w, half_plane, (N, M), (N, M), True, 1, images, layer)
         d_inputs, d_weight = _of_strided(y, inputs, single, (1, 1), (0, 0), (1, 1), layer.groups)
         total += d_weight
-        apply_plan(back, d_inputs, out[0][start : start + chunk], count)
+        dx = out[0][start : start + chunk]
+        # Three products into 16 bits are a variant of separable2d's kernels of which some spill.
+        single_dx = dx if dx.itemsize == 4 else torch.empty_like(dx, dtype=torch.float32)
+        apply_plan(back, d_inputs, single_dx, count)
+        if single_dx is not dx:
+            dx.copy_(single_dx)
     out[1].copy_(total)
 
 

@@ -24,14 +24,15 @@ def nyquist_count(N: int, M: int, kept: tuple[int, int]) -> int:
     return bin_count(N, M) - bin_count(2 * kept[0] - 1, 2 * kept[1] - 1)
 
 
-def maps_blocks(layer: Layer, size: tuple[int, int], frequencies: tuple[int, int]) -> Config:
+def maps_blocks(layer: Layer, size: tuple[int, int], frequencies: tuple[int, int], last: bool) -> Config:
     """Of ``maps_adjoint``: programs hold whole rows of up to 64. Of maps of more than 32 rows the bins are read again:
     what a taller block of channels that come last is laid out as, Hopper's matrix unit does not take.
     """
     H, W = min(32, next_power_of_two(size[0], 16)), min(64, next_power_of_two(size[1], 16))
     G = 16 if frequencies[1] <= 16 or layer.precision == "tf32x3" else 32
     C = 2 if H * W > 1024 else 4
-    return Config((("C", C), ("F", 16), ("G", G), ("H", H), ("W", W)), warps=8)
+    few = layer.precision == "tf32" and (W == 16 or (W == 32 and last))
+    return Config((("C", C), ("F", 16), ("G", G), ("H", H), ("W", W)), warps=4 if few else 8)
 
 
 def frame_blocks(lines: tuple[int, int]) -> Config:
@@ -63,7 +64,9 @@ def bytes_per_image(layer: Layer, t: Tables, itemsize: int) -> int:
     (height, *_), (width, *_) = layer.geometry
     (N, M), strided = t.outputs, t.outputs[0] * t.outputs[1]
     if is_pointwise(layer):
-        numbers = 2 * strided * layer.channels + (strided + 2 * bin_count(N, M)) * layer.outputs
+        numbers = (2 * strided + (height * width if itemsize == 2 else 0)) * layer.channels + (
+            strided + 2 * bin_count(N, M)
+        ) * layer.outputs
         return numbers * torch.float32.itemsize
     bins = bin_count(2 * t.kept[0] - 1, 2 * t.kept[1] - 1)
     slots = [count[0] * t.kept[1] + count[1] * t.kept[0] for count in (t.edges, t.lines)]

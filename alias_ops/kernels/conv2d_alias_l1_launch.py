@@ -31,12 +31,6 @@ def wide(x: torch.Tensor, images: int = 1) -> bool:
     return sum((size + 64) * stride for size, stride in zip(sizes, x.stride()) if stride) - 64 * x.stride(0) >= 2**31
 
 
-def _with_half_the_channels(config: Config) -> Config:
-    """The other candidate for spectra: twice the programs, of half the size."""
-    blocks = tuple((name, max(1, size // 2) if name == "C" else size) for name, size in config.blocks)
-    return Config(blocks, max(1, config.warps // 2), config.stages)
-
-
 def _with_fewer_stages(config: Config) -> Config:
     """The other candidate for products over channels: less on its way, more programs beside each other."""
     return Config(config.blocks, config.warps, config.stages - 1)
@@ -46,24 +40,17 @@ def launch_spectra(
     kernel, x: torch.Tensor, arguments: tuple, layer: Layer, frequencies: tuple[int, int], samples: tuple[int, int],
     last: bool | None = None, **constants: Any,
 ) -> None:  # fmt: skip
-    """Launch a kernel whose programs are of ``tile_of``; what it writes it must not read.
+    """Launch a kernel whose programs are of ``tile_of``.
 
     Args:
         x: the maps [images, channels, any, any], of which ``samples`` at most enter a spectrum.
         last: whether blocks are those for channels that come last; None to look at x.
     """
     lies = along_channels(x)
-    first = spectra_blocks(layer, frequencies, samples, lies if last is None else last)
-    options = first, _with_half_the_channels(first)
-    images, channels = x.shape[:2]
-    constants |= {"LAST": lies} | switches(layer)
-
-    def run(config: Config) -> None:
-        kernel[spectra_grid(config, images, channels, frequencies)](*arguments, **constants, **config.arguments())
-
-    sizes = (*(next_power_of_two(n) for n in (*frequencies, *samples, channels)), str(x.dtype), layer.precision, lies)
-    programs = spectra_grid(first, images, channels, frequencies)[0]
-    run(chosen(f"conv2d_alias_l1_{kernel.__name__}", sizes, options, run, x, programs))
+    config = spectra_blocks(layer, frequencies, samples, lies if last is None else last)
+    kernel[spectra_grid(config, x.shape[0], x.shape[1], frequencies)](
+        *arguments, LAST=lies, **constants, **config.arguments(), **switches(layer)
+    )
 
 
 def launch_tiles(
