@@ -24,7 +24,7 @@ from alias_ops import reference
 from alias_ops.cli.info import facts
 
 from . import peers
-from .bench_measure import conv_error
+from .bench_measure import GRADIENT_SLACK, conv_error
 from .bench_pooling import built, error_of
 from .cases import CONV_ROWS, LAYERS, Conv
 from .race import WrongResult, checked, spread
@@ -274,13 +274,54 @@ def _convolution(run: Run, conv: Conv, precision: str) -> None:
     run.case(case, calls, check)
 
 
+def _convolution_gradients(run: Run, conv: Conv, precision: str) -> None:
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    batch = 2 if run.dry else -(-run.bytes // (conv.channels * conv.size**2 * dtype.itemsize))
+    x = torch.randn(batch, conv.channels, conv.size, conv.size, device=run.device, dtype=dtype)
+    weight = torch.randn(conv.outputs, conv.channels, conv.kernel, conv.kernel, device=run.device, dtype=dtype)
+    weight /= (conv.channels * conv.kernel**2) ** 0.5
+    leaves = x.requires_grad_(), weight.requires_grad_()
+    padding = conv.kernel // 2
+    maps = alias_ops.conv2d_aliasing(*leaves, padding=padding)
+    y = F.conv2d(*leaves, stride=2, padding=padding)
+    dy = torch.randn_like(y)
+
+    def ours():
+        return torch.autograd.grad(maps, leaves, retain_graph=True)
+
+    def form():
+        with alias_ops.backend("reference"):
+            return torch.autograd.grad(maps, leaves, retain_graph=True)
+
+    def check():
+        few = x[:16].detach().requires_grad_(), weight.detach().requires_grad_()
+        exact = [t.detach().double().requires_grad_() for t in few]
+        expected = torch.autograd.grad(reference.conv2d_aliasing(*exact, padding=padding), exact)
+        found = torch.autograd.grad(alias_ops.conv2d_aliasing(*few, padding=padding), few)
+        slack = GRADIENT_SLACK * (TF32_SLACK if precision == "tf32" else 1.0)
+        return max(checked(a, b, dtype, slack) for a, b in zip(found, expected))
+
+    calls: dict[str, Call] = {
+        "alias_ops": ours,
+        "alias_ops, in PyTorch": form,
+        "strided convolution": lambda: torch.autograd.grad(y, leaves, dy, retain_graph=True),
+    }
+    case = {"op": "conv2d_aliasing gradients", "layer": conv.name, "batch": batch, "dtype": precision}
+    case["stride-1 map"] = batch * conv.outputs * conv.size**2 * dtype.itemsize
+    case["extra memory"] = _extra_memory(ours)
+    run.case(case, calls, check)
+
+
 def convolutions(run: Run) -> None:
-    """The measure of convolutions, output given and not, against the layer itself and the definition."""
+    """The measure of convolutions, output given and not, against the layer itself and the definition; its gradients."""
     plain = Conv("tiny", 2, 3, 4, 8, 3)
     for precision in ("tf32", "bfloat16", "float32"):
         for conv in [plain] if run.dry else CONV_ROWS if precision == "float32" else [*CONV_ROWS, *NETWORKS]:
             with tf32(precision == "tf32"):
                 _convolution(run, conv, precision)
+        for conv in [plain] if run.dry else CONV_ROWS:
+            with tf32(precision == "tf32"):
+                _convolution_gradients(run, conv, precision)
 
 
 STAGES = {"ceilings": ceilings, "pooling": pooling, "aliasing": aliasing, "convolutions": convolutions}

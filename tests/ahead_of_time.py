@@ -128,7 +128,7 @@ def launches(*modules: Any, capability: int = 90, tf32: bool = False):
             launch(config)
         return candidates[0]
 
-    before = JITFunction.run, _precision.tf32_allowed, [(m.chosen, m.capability) for m in modules]
+    before = JITFunction.run, _precision.tf32_allowed, [(m.chosen, getattr(m, "capability", None)) for m in modules]
     JITFunction.run, _precision.tf32_allowed = run, lambda device_type: tf32
     for module in modules:
         module.chosen, module.capability = chosen, lambda device: capability

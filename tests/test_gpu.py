@@ -81,6 +81,26 @@ def test_aliasing(size, stride, form, dtype):
         assert_close(dx, torch.autograd.grad(expected, exact, grad.double())[0], dtype)
 
 
+# Bins below 16, below 32 and beyond; kernels with and without a frame.
+@dtypes
+@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 2), (3, 2), (3, 3), (7, 2)])
+@pytest.mark.parametrize("size", [(14, 14), (32, 32), (33, 64), (56, 56), (130, 97)], ids=str)
+def test_gradients_of_convolutions(monkeypatch, size, kernel, stride, form, dtype):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    # As in test_conv2d_alias_l1_backward: no |D| so small that D/|D| magnifies rounding beyond the tolerance.
+    leaves = images(2, 8, *size, dtype=dtype, form=form, seed=6), images(6, 8, kernel, kernel, dtype=dtype, seed=106)
+    maps = alias_ops.conv2d_aliasing(*leaves, stride=stride, padding=kernel // 2, reduction="none")
+    exact = [t.detach().double().requires_grad_() for t in leaves]
+    expected = reference.conv2d_aliasing(*exact, stride=stride, padding=kernel // 2, reduction="none")
+    assert_close(maps, expected, dtype)
+    grad = randn(*maps.shape, seed=5).to(maps)
+    for actual, wanted in zip(
+        torch.autograd.grad(maps, leaves, grad), torch.autograd.grad(expected, exact, grad.double()), strict=True
+    ):
+        assert_close(actual, wanted, dtype)
+
+
 @pytest.mark.parametrize("maps", [1, 2, 3, 15, 16, 17, 63, 64, 65, 129, 4097])
 @pytest.mark.parametrize("size", [3, 14, 20])
 def test_numbers_of_maps(maps, size):

@@ -20,13 +20,25 @@ LAYERS = {
     "on chip, 16 x 16": ((70, 64, 128, 32, 3, 2, 1), "residual", False),
     "on chip, 8 x 8": ((70, 64, 128, 16, 3, 2, 1), "residual", False),
     "on chip, wide rows": ((70, 64, 128, 32, 1, 4, 1), "residual", False),
+    "gradients": ((70, 64, 128, 32, 3, 2, 1), "gradients", False),
+    "gradients, channels last": ((70, 64, 128, 32, 3, 2, 1), "gradients", True),
+    "gradients, small maps": ((20, 32, 64, 16, 3, 2, 1), "gradients", False),
+    "gradients, tiny maps": ((3, 32, 32, 8, 3, 2, 2), "gradients", True),
+    "gradients, bins beyond 32": ((3, 3, 64, 130, 7, 2, 1), "gradients", False),
+    "gradients, bins beyond 16": ((3, 16, 16, 66, 3, 2, 1), "gradients", False),
+    "gradients, large and channels last": ((3, 16, 16, 130, 3, 2, 1), "gradients", True),
+    "gradients, depthwise": ((70, 32, 32, 16, 3, 2, 32), "gradients", False),
+    "gradients, one tap": ((70, 128, 256, 56, 1, 2, 1), "gradients", False),
+    "gradients, one tap, channels last": ((3, 16, 16, 16, 1, 2, 1), "gradients", True),
+    "gradients, one tap, bins beyond 32": ((3, 16, 16, 130, 1, 2, 1), "gradients", False),
 }
 
 CODE = """
 import json
 import torch
 from ahead_of_time import compiled, launches
-from alias_ops.kernels import conv2d_alias_l1 as kernels
+from alias_ops.kernels import conv2d_alias_l1 as kernels, conv2d_alias_l1_backward as gradients
+from alias_ops.kernels import conv2d_alias_l1_launch, separable2d
 from alias_ops.kernels.conv2d_alias_l1_tables import tables
 from alias_ops.kernels.conv2d_alias_l1_plan import on_chip
 
@@ -39,18 +51,21 @@ for (label, ((batch, inputs, outputs, size, kernel, stride, groups), branch, las
         weight = torch.zeros(outputs, inputs // groups, kernel, kernel, dtype=dtype)
         rows = (size + 2 * (kernel // 2) - kernel) // stride + 1
         output = torch.zeros(batch, outputs, rows, rows, dtype=dtype).to(memory_format=form)
-        with launches(tf32=tf32) as listed:
-            layer = kernels.layer_of(x, weight, output, *geometry, groups)
-            t = tables(layer.geometry, x.device)
-            if branch == "residual" and not on_chip(layer, t):
-                continue
-            bias = weight[:, 0, 0, 0].contiguous() if label == "small maps" else None
-            kernels.BRANCHES[branch](
-                x, weight, bias, output, layer, t, geometry, torch.zeros(batch, outputs)
-            )
+        with launches(separable2d, conv2d_alias_l1_launch, capability=CAPABILITY, tf32=tf32) as listed:
+            if branch == "gradients":
+                out = torch.empty_like(x), torch.empty_like(weight)
+                gradients.conv2d_alias_l1_backward(output[:, :, 0, 0], x, weight, [], [], *geometry, groups, out=out)
+            else:
+                layer = kernels.layer_of(x, weight, output, *geometry, groups)
+                t = tables(layer.geometry, x.device)
+                if branch == "residual" and not on_chip(layer, t):
+                    continue
+                bias = weight[:, 0, 0, 0].contiguous() if label == "small maps" else None
+                kernels.BRANCHES[branch](x, weight, bias, output, layer, t, geometry, torch.zeros(batch, outputs))
         for launch in listed:
             choices = sorted((k, str(v)) for k, v in launch.arguments.items() if k.isupper() and k not in ("N", "M"))
-            key = launch.kernel.fn.__name__, str(launch.options), str(choices), str(dtype)
+            types = [v.dtype for v in launch.arguments.values() if isinstance(v, torch.Tensor)]
+            key = launch.kernel.fn.__name__, str(launch.options), str(choices), str(types)
             if key not in done:
                 done.add(key)
                 found.append(compiled(launch, CAPABILITY, f"{label} {dtype} {choices}"))
@@ -71,7 +86,7 @@ def report(capability, modes, layers):
 @pytest.mark.parametrize("capability", [80, 90, 100])
 def test_no_spills_and_shared_memory_within_the_chip(capability, modes):
     """A cross-section; the other layers with -m slow."""
-    names = ("channels last", "one tap", "on chip, 16 x 16", "on chip, 8 x 8")
+    names = ("channels last", "one tap", "on chip, 16 x 16", "on chip, 8 x 8", "gradients", "gradients, one tap")
     assert misfits(report(capability, modes, {name: LAYERS[name] for name in names})) == []
 
 

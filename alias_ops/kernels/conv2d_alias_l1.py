@@ -9,15 +9,13 @@ Images are taken in chunks, so that what lies between two kernels stays small be
 one order: results are the same bit by bit from call to call.
 """
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
-from triton import knobs
 
 from . import _precision
 from ._launch import on_device_of
 from .conv2d_alias_l1_frame import line_products, line_spectra, output_bins
+from .conv2d_alias_l1_launch import launch_spectra, launch_tiles, spectra_grid, switches, wide
 from .conv2d_alias_l1_plan import (
     Layer,
     images_at_once,
@@ -35,7 +33,7 @@ from .conv2d_alias_l1_residual import residual_measure
 from .conv2d_alias_l1_spectra import input_bins, residual_bins
 from .conv2d_alias_l1_tables import Tables, bin_count, kronecker, tables
 
-__all__ = ["BRANCHES", "conv2d_alias_l1", "layer_of"]
+__all__ = ["BRANCHES", "Bins", "conv2d_alias_l1", "layer_of"]
 
 
 def layer_of(x, weight, output, stride, padding, dilation, groups) -> Layer:
@@ -54,26 +52,6 @@ def layer_of(x, weight, output, stride, padding, dilation, groups) -> Layer:
     )
 
 
-def _switches(layer: Layer) -> dict[str, Any]:
-    return {"PRECISION": layer.precision, "INTERPRETED": knobs.runtime.interpret}
-
-
-def _spectra_grid(config, images: int, channels: int, frequencies: tuple[int, int]) -> tuple[int]:
-    b = dict(config.blocks)
-    return (images * -(-channels // b["C"]) * -(-frequencies[0] // b["F"]) * -(-frequencies[1] // b["G"]),)
-
-
-def _along_channels(x: torch.Tensor) -> bool:
-    """Whether neighbouring channels are nearer to each other in memory than neighbours in a row."""
-    return x.stride(1) < x.stride(3)
-
-
-def wide(x: torch.Tensor, images: int = 1) -> bool:
-    """Whether offsets within so many images pass 32 bits, with room for a block beyond the last sample."""
-    sizes = (images, *x.shape[1:])
-    return sum((size + 64) * stride for size, stride in zip(sizes, x.stride()) if stride) - 64 * x.stride(0) >= 2**31
-
-
 def _panels(weight: torch.Tensor, layer: Layer) -> torch.Tensor:
     """[kh][kw][inputs][outputs], in the type of the products."""
     return weight.permute(2, 3, 1, 0).to(layer.stored).contiguous()
@@ -90,7 +68,7 @@ def _residual(x, weight, bias, output, layer: Layer, t: Tables, geometry, out) -
         x, _panels(weight, layer), t.smooth_h, t.smooth_w, dft, weights, out, *x.stride(),
         layer.batch, layer.outputs, layer.inputs, layer.group_outputs, height, width, *layer.kernel,
         *stride, *padding, *dilation, N, M, dft.shape[1],
-        WIDE=wide(x, b["BI"]), **config.arguments(), **_switches(layer),
+        WIDE=wide(x, b["BI"]), **config.arguments(), **switches(layer),
     )  # fmt: skip
 
 
@@ -98,11 +76,12 @@ def _walk(x_bins, weight, y_bins, weights, partial, layer: Layer, images: int, b
     """The sum over ``bins`` into the first parts of ``partial``."""
     tiles, parts, each = walk_parts(layer, images, bins)
     config = measure_blocks(layer, images)
-    measure_bins[(tiles * parts,)](
+    arguments = (
         x_bins, weight, y_bins, weights, partial, images, layer.channels, layer.outputs, layer.inputs,
-        layer.group_outputs, bins, each, POINTWISE=layer.pointwise,
-        WHOLE=layer.inputs <= dict(config.blocks)["K"], **config.arguments(), **_switches(layer),
+        layer.group_outputs, bins, each,
     )  # fmt: skip
+    whole = layer.inputs <= dict(config.blocks)["K"]
+    launch_tiles(measure_bins, x_bins, arguments, layer, config, tiles * parts, POINTWISE=layer.pointwise, WHOLE=whole)
 
 
 def _pointwise(x, weight, bias, output, layer: Layer, t: Tables, geometry, out) -> None:
@@ -110,17 +89,16 @@ def _pointwise(x, weight, bias, output, layer: Layer, t: Tables, geometry, out) 
     stride, padding, _ = geometry
     bins, frequencies = bin_count(N, M), (N // 2 + 1, M // 2 + 1)
     panels = _panels(weight, layer)
-    config = spectra_blocks(layer, frequencies, (height, width), _along_channels(x))
     chunk = images_at_once(layer, t)
     x_bins = x.new_empty(bins * chunk * 2 * layer.channels, dtype=layer.stored)
     for start in range(0, layer.batch, chunk):
         piece, result = x[start : start + chunk], out[start : start + chunk]
         images = len(piece)
-        residual_bins[_spectra_grid(config, images, layer.channels, frequencies)](
+        arguments = (
             piece, x_bins, t.dft_h, t.dft_w, t.low_h, t.low_w, *x.stride(), images, layer.channels, height, width,
-            *stride, *padding, N, M, *t.kept, LAST=_along_channels(x), WIDE=wide(x),
-            **config.arguments(), **_switches(layer),
+            *stride, *padding, N, M, *t.kept,
         )  # fmt: skip
+        launch_spectra(residual_bins, piece, arguments, layer, frequencies, (height, width), WIDE=wide(x))
         parts = walk_parts(layer, images, bins)[1]
         partial = result if parts == 1 else out.new_empty(parts, *result.shape)
         _walk(x_bins, panels, x_bins, t.all_weights, partial, layer, images, bins)
@@ -128,14 +106,14 @@ def _pointwise(x, weight, bias, output, layer: Layer, t: Tables, geometry, out) 
             torch.sum(partial, 0, out=result)
 
 
-class _Bins:
+class Bins:
     """The branch "bins": buffers for a chunk of images, and what is the same for every chunk."""
 
-    def __init__(self, x, weight, bias, output, layer: Layer, t: Tables, geometry):
+    def __init__(self, x, weight, bias, output, layer: Layer, t: Tables, geometry, chunk: int):
         self.x, self.weight, self.bias, self.output = x, weight, bias, output
         self.layer, self.t, self.geometry = layer, t, geometry
         self.bins = bin_count(2 * t.kept[0] - 1, 2 * t.kept[1] - 1)
-        self.chunk = images_at_once(layer, t)
+        self.chunk = chunk
         self.row_slots = t.lines[0] * t.kept[1]
         self.line_slots = self.row_slots + t.lines[1] * t.kept[0]
         edge_slots = t.edges[0] * t.kept[1] + t.edges[1] * t.kept[0]
@@ -180,25 +158,20 @@ class _Bins:
             self._lines(x)
         layer, t, images = self.layer, self.t, len(x)
         half_plane = t.outputs[0] // 2 + 1, t.outputs[1] // 2 + 1
-        config = spectra_blocks(layer, half_plane, t.outputs, _along_channels(y))
-        grid = _spectra_grid(config, images, layer.outputs, half_plane)
-        blocks = _spectra_grid(config, 1, 1, half_plane)[0]
+        blocks = spectra_grid(spectra_blocks(layer, half_plane, t.outputs, False), 1, 1, half_plane)[0]
         parts = walk_parts(layer, images, self.bins)[1]
         partial = out.new_empty(parts + blocks, *out.shape)
-        output_bins[grid](
+        arguments = (
             y, y if bias is None else bias, self.lines, self.y_bins, partial[parts:], t.dft_h, t.dft_w,
             t.frame_h, t.frame_w, *y.stride(), images, layer.outputs, *t.outputs, *t.kept, *t.lines,
-            BIAS=bias is not None, LAST=_along_channels(y), WIDE=wide(y), **config.arguments(), **_switches(layer),
         )  # fmt: skip
+        launch_spectra(output_bins, y, arguments, layer, half_plane, t.outputs, BIAS=bias is not None, WIDE=wide(y))
         _walk(self.x_bins, self.spectrum, self.y_bins, t.kept_weights, partial, layer, images, self.bins)
         torch.sum(partial, 0, out=out)
 
     def _input(self, x: torch.Tensor) -> None:
-        config = spectra_blocks(self.layer, self.t.kept, (x.shape[2], x.shape[3]), _along_channels(x))
-        input_bins[_spectra_grid(config, len(x), x.shape[1], self.t.kept)](
-            x, self.x_bins, self.t.input_h, self.t.input_w, *x.stride(), *x.shape, *self.t.kept,
-            LAST=_along_channels(x), WIDE=wide(x), **config.arguments(), **_switches(self.layer),
-        )  # fmt: skip
+        arguments = x, self.x_bins, self.t.input_h, self.t.input_w, *x.stride(), *x.shape, *self.t.kept
+        launch_spectra(input_bins, x, arguments, self.layer, self.t.kept, (x.shape[2], x.shape[3]), WIDE=wide(x))
 
     def _lines(self, x: torch.Tensor) -> None:
         layer, t, images = self.layer, self.t, len(x)
@@ -209,7 +182,7 @@ class _Bins:
         grid = images * sum(t.edges) * -(-x.shape[1] // b["C"]) * -(-rows // b["F"])
         line_spectra[(grid,)](
             x, self.x_lines, t.samples, t.line_rows, *x.stride(), *x.shape, *t.edges, *layer.kernel, *t.kept,
-            taps, WIDE=wide(x), **config.arguments(), **_switches(layer),
+            taps, WIDE=wide(x), **config.arguments(), **switches(layer),
         )  # fmt: skip
         config = product_blocks(layer, images)
         b = dict(config.blocks)
@@ -217,12 +190,12 @@ class _Bins:
         line_products[(self.line_slots * tiles,)](
             self.x_lines, self.panels, self.lines, t.sources, images, layer.channels, layer.outputs, layer.inputs,
             layer.group_outputs, self.row_slots, *t.kept, *layer.kernel, taps, GROUPED=layer.groups > 1,
-            **config.arguments(), **_switches(layer),
+            **config.arguments(), **switches(layer),
         )  # fmt: skip
 
 
 def _bins(x, weight, bias, output, layer: Layer, t: Tables, geometry, out) -> None:
-    walk = _Bins(x, weight, bias, output, layer, t, geometry)
+    walk = Bins(x, weight, bias, output, layer, t, geometry, images_at_once(layer, t))
     for start in range(0, layer.batch, walk.chunk):
         walk.measure(start, out[start : start + walk.chunk])
 

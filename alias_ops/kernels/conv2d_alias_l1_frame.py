@@ -7,7 +7,7 @@ import triton.language as tl
 
 from .conv2d_alias_l1_spectra import distance, product, quadrants, store_bins, table_product, tile_of
 
-__all__ = ["line_products", "line_spectra", "output_bins"]
+__all__ = ["less_frame", "line_products", "line_spectra", "output_bins"]
 
 
 @triton.jit
@@ -128,6 +128,41 @@ def line_products(
 
 
 @triton.jit
+def less_frame(
+    plus_re, plus_im, minus_re, minus_im, lines, frame_h, frame_w, image, images, outputs, kept_h, kept_w, lines_h,
+    lines_w, f_of, g, c, kept,
+):  # fmt: skip
+    """Tiles of the output's bins without the frame's share, from what ``line_products`` left."""
+    step = images * 2 * outputs
+    lines += image * 2 * outputs
+    for line in range(lines_h):
+        cell = line * kept_h + f_of
+        c_re = tl.load(frame_h + cell, mask=f_of < kept_h, other=0.0)[:, None]
+        c_im = tl.load(frame_h + lines_h * kept_h + cell, mask=f_of < kept_h, other=0.0)[:, None]
+        slot = lines + (((line * kept_w + g) * step)[None, :] + c[:, None])
+        r_re = tl.load(slot, mask=kept, other=0.0).to(tl.float32)
+        r_im = tl.load(slot + outputs, mask=kept, other=0.0).to(tl.float32)
+        plus_re -= c_re * r_re - c_im * r_im
+        plus_im -= c_re * r_im + c_im * r_re
+        minus_re -= c_re * r_re + c_im * r_im
+        minus_im -= c_re * r_im - c_im * r_re
+    lines += lines_h * kept_w * step
+    for line in range(lines_w):
+        cell = line * kept_w + g
+        c_re = tl.load(frame_w + cell, mask=g < kept_w, other=0.0)[None, :]
+        c_im = tl.load(frame_w + lines_w * kept_w + cell, mask=g < kept_w, other=0.0)[None, :]
+        slot = lines + ((line * kept_h + f_of) * step + c)[:, None]
+        there = ((c < outputs) & (f_of < kept_h))[:, None]
+        r_re = tl.load(slot, mask=there, other=0.0).to(tl.float32)
+        r_im = tl.load(slot + outputs, mask=there, other=0.0).to(tl.float32)
+        plus_re -= c_re * r_re - c_im * r_im
+        plus_im -= c_re * r_im + c_im * r_re
+        minus_re -= c_re * r_re + c_im * r_im
+        minus_im -= c_im * r_re - c_re * r_im
+    return plus_re, plus_im, minus_re, minus_im
+
+
+@triton.jit
 def output_bins(
     y, bias, lines, out, partial, dft_h, dft_w, frame_h, frame_w, image_stride, channel_stride, row_stride,
     column_stride, images, outputs, N, M, kept_h, kept_w, lines_h, lines_w, BIAS: tl.constexpr, LAST: tl.constexpr,
@@ -161,45 +196,11 @@ def output_bins(
     channel_of = channel + tl.arange(0, C)
     tl.store(partial + (block * images + image) * outputs + channel_of, total, mask=channel_of < outputs)
 
-    step = images * 2 * outputs
-    lines += image * 2 * outputs
-    for line in range(lines_h):
-        cell = line * kept_h + f_of
-        c_re = tl.load(frame_h + cell, mask=f_of < kept_h, other=0.0)[:, None]
-        c_im = tl.load(frame_h + lines_h * kept_h + cell, mask=f_of < kept_h, other=0.0)[:, None]
-        slot = lines + (((line * kept_w + g) * step)[None, :] + c[:, None])
-        r_re = tl.load(slot, mask=kept, other=0.0).to(tl.float32)
-        r_im = tl.load(slot + outputs, mask=kept, other=0.0).to(tl.float32)
-        plus_re -= c_re * r_re - c_im * r_im
-        plus_im -= c_re * r_im + c_im * r_re
-        minus_re -= c_re * r_re + c_im * r_im
-        minus_im -= c_re * r_im - c_im * r_re
-    lines += lines_h * kept_w * step
-    for line in range(lines_w):
-        cell = line * kept_w + g
-        c_re = tl.load(frame_w + cell, mask=g < kept_w, other=0.0)[None, :]
-        c_im = tl.load(frame_w + lines_w * kept_w + cell, mask=g < kept_w, other=0.0)[None, :]
-        slot = lines + ((line * kept_h + f_of) * step + c)[:, None]
-        there = own & (f_of < kept_h)[:, None]
-        r_re = tl.load(slot, mask=there, other=0.0).to(tl.float32)
-        r_im = tl.load(slot + outputs, mask=there, other=0.0).to(tl.float32)
-        plus_re -= c_re * r_re - c_im * r_im
-        plus_im -= c_re * r_im + c_im * r_re
-        minus_re -= c_re * r_re + c_im * r_im
-        minus_im -= c_im * r_re - c_re * r_im
+    plus_re, plus_im, minus_re, minus_im = less_frame(
+        plus_re, plus_im, minus_re, minus_im, lines, frame_h, frame_w, image, images, outputs, kept_h, kept_w,
+        lines_h, lines_w, f_of, g, c, kept,
+    )  # fmt: skip
     store_bins(
-        out,
-        image,
-        images,
-        outputs,
-        c,
-        f_of,
-        g,
-        2 * kept_h - 1,
-        2 * kept_w - 1,
-        kept,
-        plus_re,
-        plus_im,
-        minus_re,
+        out, image, images, outputs, c, f_of, g, 2 * kept_h - 1, 2 * kept_w - 1, kept, plus_re, plus_im, minus_re,
         minus_im,
-    )
+    )  # fmt: skip

@@ -13,6 +13,7 @@ from .conv2d_alias_l1_tables import Geometry, Tables, bin_count
 __all__ = [
     "Layer",
     "bytes_per_image",
+    "chunk_of",
     "images_at_once",
     "line_blocks",
     "measure_blocks",
@@ -88,7 +89,7 @@ def spectra_blocks(layer: Layer, frequencies: tuple[int, int], samples: tuple[in
     # residual_bins holds two spectra.
     C, H, W = max(2, 64 // G) if layer.pointwise else 128 // G, 16, 16 if max(samples) <= 16 else 32
     if layer.precision == "tf32x3":
-        H, W = 16 if G == 32 else 32, 16
+        H, W = 16 if G == 32 or (G > 32 and last) else 32, 16
     elif last:
         C, W = 256 // G, 16  # longer runs of channels, shorter ones of columns
     return Config((("C", C), ("F", 16), ("G", G), ("H", H), ("W", W)), warps=8)
@@ -162,22 +163,26 @@ def bytes_per_image(layer: Layer, t: Tables) -> int:
 
 
 def images_at_once(layer: Layer, t: Tables) -> int:
-    """How many images a chunk may have, so that its buffers stay small beside the stride-1 map.
+    """How many images a chunk may have, so that its buffers stay small beside the stride-1 map."""
+    return chunk_of(layer, bytes_per_image(layer, t), layer.stored.itemsize)
+
+
+def chunk_of(layer: Layer, each: int, itemsize: int) -> int:
+    """Images whose buffers, of ``each`` bytes an image and numbers of ``itemsize``, a chunk may have.
 
     Raises:
         ValueError: one image's spectra have 2**31 numbers or more, past what the kernels' offsets reach.
     """
-    if bytes_per_image(layer, t) // layer.stored.itemsize >= 2**31:
+    if each // itemsize >= 2**31:
         raise ValueError(
             f"x must have fewer than 2**31 numbers in the spectra of an image for the triton backend, got "
             f"{layer.channels} channels of {layer.geometry[0][0]} x {layer.geometry[1][0]}; "
             f"alias_ops.backend('reference') takes it"
         )
     stride_1 = [size + 2 * p - d * (kernel - 1) for size, kernel, _, p, d in layer.geometry]
-    itemsize = 2 if layer.half else 4
-    whole = layer.batch * layer.outputs * stride_1[0] * stride_1[1] * itemsize
+    whole = layer.batch * layer.outputs * stride_1[0] * stride_1[1] * (2 if layer.half else 4)
     budget = min(max(int(whole * SHARE_OF_MAP), LEAST_BUFFER), LARGEST_BUFFER)
-    images = min(layer.batch, max(1, budget // bytes_per_image(layer, t)))
+    images = min(layer.batch, max(1, budget // each))
     return images if images < 64 else images // 64 * 64 if images < layer.batch else layer.batch
 
 

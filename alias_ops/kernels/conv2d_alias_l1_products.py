@@ -5,7 +5,7 @@ import triton.language as tl
 
 from .conv2d_alias_l1_spectra import product
 
-__all__ = ["measure_bins", "weight_bins"]
+__all__ = ["bin_products", "measure_bins", "weight_bins"]
 
 
 @triton.jit
@@ -37,6 +37,32 @@ def weight_bins(
     at = pair_at[:, :, None] * 2 + tl.arange(0, 2)[None, None, :]
     known = (b < bins)[:, None] & real[None, :]
     tl.store(out + at, pair, mask=tl.broadcast_to(known[:, :, None], pair.shape))
+
+
+@triton.jit
+def bin_products(
+    x_bin, w_bin, x_cell, w_cell, real_i, real_p, channels, inputs, row, BI: tl.constexpr, P: tl.constexpr,
+    K: tl.constexpr, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr,
+):  # fmt: skip
+    """Real and imaginary parts of x, [BI, inputs] each, times the weight of a bin, [inputs, P], K inputs at a time.
+
+    x_cell [BI, 1], w_cell [K, P]: places of the first inputs, of what is real_i and real_p; row: the weight's pitch.
+    """
+    k = tl.arange(0, K)
+    real = tl.zeros((BI, P), tl.float32)
+    imaginary = tl.zeros((BI, P), tl.float32)
+    for start in range(0, inputs, K):
+        known = real_i & (start + k < inputs)[None, :]
+        x_re = tl.load(x_bin + start + (x_cell + k[None, :]), mask=known, other=0.0)
+        x_im = tl.load(x_bin + channels + start + (x_cell + k[None, :]), mask=known, other=0.0)
+        w = tl.load(
+            w_bin + tl.cast(start, tl.int64) * row + w_cell,
+            mask=(start + k < inputs)[:, None] & real_p,
+            other=0.0,
+        )
+        real = product(x_re, w, real, PRECISION, INTERPRETED)
+        imaginary = product(x_im, w, imaginary, PRECISION, INTERPRETED)
+    return real, imaginary
 
 
 @triton.jit
@@ -80,9 +106,9 @@ def measure_bins(
         w_bin = weight
         if not POINTWISE:
             w_bin += bin_of * inputs * outputs * 2
-        real = tl.zeros((BI, BO * W), tl.float32)
-        imaginary = tl.zeros((BI, BO * W), tl.float32)
         if WHOLE:
+            real = tl.zeros((BI, BO * W), tl.float32)
+            imaginary = tl.zeros((BI, BO * W), tl.float32)
             known = real_i & (k < inputs)[None, :]
             x_re = tl.load(x_bin + (x_cell + k[None, :]), mask=known, other=0.0)
             x_im = tl.load(x_bin + channels + (x_cell + k[None, :]), mask=known, other=0.0)
@@ -90,17 +116,10 @@ def measure_bins(
             real = product(x_re, w, real, PRECISION, INTERPRETED)
             imaginary = product(x_im, w, imaginary, PRECISION, INTERPRETED)
         else:
-            for start in range(0, inputs, K):
-                known = real_i & (start + k < inputs)[None, :]
-                x_re = tl.load(x_bin + start + (x_cell + k[None, :]), mask=known, other=0.0)
-                x_im = tl.load(x_bin + channels + start + (x_cell + k[None, :]), mask=known, other=0.0)
-                w = tl.load(
-                    w_bin + tl.cast(start, tl.int64) * outputs * W + w_cell,
-                    mask=(start + k < inputs)[:, None] & real_p,
-                    other=0.0,
-                )
-                real = product(x_re, w, real, PRECISION, INTERPRETED)
-                imaginary = product(x_im, w, imaginary, PRECISION, INTERPRETED)
+            real, imaginary = bin_products(
+                x_bin, w_bin, x_cell, w_cell, real_i, real_p, channels, inputs, outputs * W, BI, BO * W, K, PRECISION,
+                INTERPRETED,
+            )  # fmt: skip
         if POINTWISE:
             d_re, d_im = real, imaginary
         else:

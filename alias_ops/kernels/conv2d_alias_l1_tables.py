@@ -8,7 +8,7 @@ import torch
 from .. import designs
 from ..designs._cache import cached
 
-__all__ = ["Geometry", "Tables", "bin_count", "bin_weights", "kronecker", "tables"]
+__all__ = ["Axis", "Geometry", "Tables", "bin_count", "bin_weights", "kronecker", "tables"]
 
 # (size, kernel, stride, padding, dilation) along an axis, as the functions of ``designs`` take it.
 Axis = tuple[int, int, int, int, int]

@@ -9,12 +9,17 @@ from typing import Any
 import torch
 
 from .. import _backend
-from ._library import LIBRARY
+from ._library import LIBRARY, outside_autocast
 
 __all__ = ["register"]
 
 # Devices that Triton drives; AMD's are "CUDA" too.
 KEYS = ("CUDA", "XPU")
+
+
+def _recorded(args: tuple) -> bool:
+    """Whether autograd records what an op without a formula of its own does: the PyTorch forms alone let it."""
+    return torch.is_grad_enabled() and any(isinstance(a, torch.Tensor) and a.requires_grad for a in args)
 
 
 def register(op: str, form: Callable[..., Any], fake: Callable[..., Any], module: str, position: int = 0) -> None:
@@ -25,7 +30,8 @@ def register(op: str, form: Callable[..., Any], fake: Callable[..., Any], module
             arguments, and ``out`` to write the result to.
         form: the op's PyTorch form, for every other backend. float64 takes it too: products in float64 leave no
             time to save on memory.
-        fake: the op's fake implementation; given real tensors it makes ``out``, so that the two cannot differ.
+        fake: the op's fake implementation; given real tensors it makes ``out``, so that the two cannot differ. An op
+            that returns a tuple has one for ``out``.
         module: of ``alias_ops.kernels``; imported at the first call, for Triton may be missing.
         position: of the tensor whose device and dtype decide.
     """
@@ -34,18 +40,20 @@ def register(op: str, form: Callable[..., Any], fake: Callable[..., Any], module
     def launcher() -> Callable[..., None]:
         return getattr(import_module(f"alias_ops.kernels.{module}"), op.lstrip("_"))
 
+    @outside_autocast
     def kernel(*args):
         out = fake(*args)
         launcher()(*args, out=out)
         return out
 
-    def chosen(x: torch.Tensor) -> Callable[..., Any] | None:
+    def chosen(args: tuple) -> Callable[..., Any] | None:
+        x = args[position]
         if _backend.serving(x) != "triton":
             return None
-        return form if x.dtype is torch.float64 else kernel
+        return form if x.dtype is torch.float64 or _recorded(args) else kernel
 
     def on_gpu(*args):
-        return (chosen(args[position]) or form)(*args)
+        return (chosen(args) or form)(*args)
 
     for key in KEYS:
         LIBRARY.impl(op, on_gpu, key)
@@ -57,7 +65,7 @@ def register(op: str, form: Callable[..., Any], fake: Callable[..., Any], module
     extension = torch.library.get_kernel(name, "CPU") if compiled else None
 
     def on_cpu(keys, *args):
-        serve = chosen(args[position])
+        serve = chosen(args)
         if serve is not None:
             return serve(*args)
         return form(*args) if extension is None else extension.call_boxed(keys, *args)

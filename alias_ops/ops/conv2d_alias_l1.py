@@ -103,6 +103,13 @@ LIBRARY.impl("conv2d_alias_l1_backward", _adjoints.conv2d_alias_l1_backward, "Co
 if _backend.extension is not None:
     LIBRARY.impl("conv2d_alias_l1_backward", conv2d_alias_l1_backward, "CPU")
 _triton.register("conv2d_alias_l1", torch_form, _fake, "conv2d_alias_l1")
+_triton.register(
+    "conv2d_alias_l1_backward",
+    _adjoints.conv2d_alias_l1_backward,
+    _fake_backward,
+    "conv2d_alias_l1_backward",
+    position=1,
+)
 torch.library.register_fake("alias_ops::conv2d_alias_l1", _fake, lib=LIBRARY)
 torch.library.register_fake("alias_ops::conv2d_alias_l1_backward", _fake_backward, lib=LIBRARY)
 torch.library.register_autograd("alias_ops::conv2d_alias_l1", _backward, setup_context=_setup_context, lib=LIBRARY)

@@ -1,0 +1,149 @@
+"""Gradients of sums of moduli, bin by bin: what a bin gets is its weight times D / |D|, 0 where D is 0.
+
+They are written as pairs, [bin][image][re, im][output][2], kept bins first, the output's Nyquist bins after them. The
+row "re" holds (re, im) of an output channel, the row "im" holds (im, -re): adjoint products with x and weight over the
+rows of a bin are then plain products of real matrices.
+"""
+
+import triton
+import triton.language as tl
+
+from .conv2d_alias_l1_frame import less_frame
+from .conv2d_alias_l1_products import bin_products
+from .conv2d_alias_l1_spectra import bin_places, quadrants, store_bins, tile_of
+
+__all__ = ["map_signs", "nyquist_place", "output_signs", "sign_bins"]
+
+
+@triton.jit
+def direction(re, im, factor):
+    """``factor`` times D / |D|. D is first divided by its larger part: squares over- and underflow."""
+    largest = tl.maximum(tl.abs(re), tl.abs(im))
+    largest = tl.where(largest == 0, 1.0, largest)
+    re, im = re / largest, im / largest
+    size = tl.sqrt(re * re + im * im)
+    factor = factor / tl.where(size == 0, 1.0, size)
+    return re * factor, im * factor
+
+
+@triton.jit
+def nyquist_place(f, g, N, M):
+    """Place of a Nyquist bin of N x M among them: f = N / 2 with every g, then g = M / 2 with every other f."""
+    return tl.where(2 * f == N, g, tl.where(N % 2 == 0, M // 2 + 1, 0) + f)
+
+
+@triton.jit
+def half_plane_weight(f, g, N, M):
+    """1 for bins of the list that are their own conjugates, 2 for those that stand for another one."""
+    return tl.where(((f == 0) | (2 * f == N)) & ((g == 0) | (2 * g == M)), 1.0, 2.0)
+
+
+@triton.jit
+def map_signs(
+    maps, grad, out, dft_h, dft_w, image_stride, channel_stride, row_stride, column_stride, images, channels, N, M,
+    LAST: tl.constexpr, WIDE: tl.constexpr, C: tl.constexpr, F: tl.constexpr, G: tl.constexpr, H: tl.constexpr,
+    W: tl.constexpr, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr,
+):  # fmt: skip
+    """Of every bin of maps [image][channel][N][M]: rows "re" alone to out [bin][image][channel][2]; grad
+    [image][channel].
+    """
+    frequencies_h, frequencies_w = N // 2 + 1, M // 2 + 1
+    image, channel, _, f, g, f_of, c = tile_of(tl.program_id(0), channels, frequencies_h, frequencies_w, C, F, G)
+    plus_re, plus_im, minus_re, minus_im = quadrants(
+        maps + image * image_stride, channel_stride, row_stride, column_stride, 0, N, 0, M, channel, channels, dft_h,
+        dft_w, frequencies_h, frequencies_w, N, M, f, g, LAST, WIDE, C, F, G, H, W, PRECISION, INTERPRETED,
+    )  # fmt: skip
+    known = ((f_of < frequencies_h) & (c < channels))[:, None] & (g < frequencies_w)[None, :]
+    factor = tl.load(grad + image * channels + c, mask=c < channels, other=0.0)[:, None]
+    factor *= half_plane_weight(f_of[:, None], g[None, :], N, M)
+    plus_re, plus_im = direction(plus_re, plus_im, factor)
+    minus_re, minus_im = direction(minus_re, minus_im, factor)
+    plus, minus, other = bin_places(f_of[:, None], g[None, :], N, M)
+    out += image * 2 * channels
+    step = images * 2 * channels
+    tl.store(out + (plus * step + 2 * c[:, None]), plus_re, mask=known)
+    tl.store(out + (plus * step + 2 * c[:, None] + 1), plus_im, mask=known)
+    tl.store(out + (minus * step + 2 * c[:, None]), minus_re, mask=known & other)
+    tl.store(out + (minus * step + 2 * c[:, None] + 1), minus_im, mask=known & other)
+
+
+@triton.jit
+def output_signs(
+    y, grad, lines, out, nyquist, dft_h, dft_w, frame_h, frame_w, image_stride, channel_stride, row_stride,
+    column_stride, images, outputs, N, M, kept_h, kept_w, lines_h, lines_w, LAST: tl.constexpr, WIDE: tl.constexpr,
+    C: tl.constexpr, F: tl.constexpr, G: tl.constexpr, H: tl.constexpr, W: tl.constexpr, PRECISION: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+):  # fmt: skip
+    """Bins of the strided output: kept ones less the frame to out [bin][image][re, im][output], as ``output_bins``
+    does; of the Nyquist ones rows "re" of the gradient to nyquist [bin][image][re, im][output][2]; grad
+    [image][output].
+    """
+    frequencies_h, frequencies_w = N // 2 + 1, M // 2 + 1
+    image, channel, _, f, g, f_of, c = tile_of(tl.program_id(0), outputs, frequencies_h, frequencies_w, C, F, G)
+    plus_re, plus_im, minus_re, minus_im = quadrants(
+        y + image * image_stride, channel_stride, row_stride, column_stride, 0, N, 0, M, channel, outputs, dft_h,
+        dft_w, frequencies_h, frequencies_w, N, M, f, g, LAST, WIDE, C, F, G, H, W, PRECISION, INTERPRETED,
+    )  # fmt: skip
+    known = ((f_of < frequencies_h) & (c < outputs))[:, None] & (g < frequencies_w)[None, :]
+    kept = known & (f_of < kept_h)[:, None] & (g < kept_w)[None, :]
+
+    factor = tl.load(grad + image * outputs + c, mask=c < outputs, other=0.0)[:, None]
+    factor *= half_plane_weight(f_of[:, None], g[None, :], N, M)
+    re, im = direction(plus_re, plus_im, factor)
+    at = nyquist_place(f_of[:, None], g[None, :], N, M) * (images * 4 * outputs) + 2 * c[:, None]
+    nyquist += image * 4 * outputs
+    tl.store(nyquist + at, re, mask=known & (kept == 0))
+    tl.store(nyquist + at + 1, im, mask=known & (kept == 0))
+
+    plus_re, plus_im, minus_re, minus_im = less_frame(
+        plus_re, plus_im, minus_re, minus_im, lines, frame_h, frame_w, image, images, outputs, kept_h, kept_w,
+        lines_h, lines_w, f_of, g, c, kept,
+    )  # fmt: skip
+    store_bins(
+        out, image, images, outputs, c, f_of, g, 2 * kept_h - 1, 2 * kept_w - 1, kept, plus_re, plus_im, minus_re,
+        minus_im,
+    )  # fmt: skip
+
+
+@triton.jit
+def sign_bins(
+    x, weight, y, weights, grad, out, images, channels, outputs, inputs, group_outputs, BI: tl.constexpr,
+    BO: tl.constexpr, K: tl.constexpr, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr,
+):  # fmt: skip
+    """Of every kept bin, D = y - x w: pairs to out. Operands as of ``measure_bins``; grad [image][output]."""
+    tiles_i = tl.cdiv(images, BI)
+    tiles_o = tl.cdiv(group_outputs, BO)
+    pid = tl.program_id(0)
+    i = pid % tiles_i * BI + tl.arange(0, BI)
+    pid = pid // tiles_i
+    tile = pid % (outputs // group_outputs * tiles_o)
+    b = pid // (outputs // group_outputs * tiles_o)
+    bin_of = tl.cast(b, tl.int64)
+    group = tile // tiles_o
+    first = group * group_outputs + tile % tiles_o * BO
+    last = (group + 1) * group_outputs
+    o = first + tl.arange(0, BO)
+    pairs = first * 2 + tl.arange(0, BO * 2)  # columns of the weight: an output channel's re beside its im
+
+    real, imaginary = bin_products(
+        x + bin_of * images * 2 * channels, weight + bin_of * inputs * outputs * 2,
+        (i * 2 * channels + group * inputs)[:, None], (tl.arange(0, K) * outputs * 2)[:, None] + pairs[None, :],
+        (i < images)[:, None], (pairs < last * 2)[None, :], channels, inputs, outputs * 2, BI, BO * 2, K, PRECISION,
+        INTERPRETED,
+    )  # fmt: skip
+    re_re, re_im = tl.split(tl.reshape(real, (BI, BO, 2)))
+    im_re, im_im = tl.split(tl.reshape(imaginary, (BI, BO, 2)))
+    known = (i < images)[:, None] & (o < last)[None, :]
+    y += bin_of * images * 2 * outputs
+    y_cell = (i * 2 * outputs)[:, None] + o[None, :]
+    re = tl.load(y + y_cell, mask=known, other=0.0) - (re_re - im_im)
+    im = tl.load(y + outputs + y_cell, mask=known, other=0.0) - (re_im + im_re)
+    factor = tl.load(grad + (i * outputs)[:, None] + o[None, :], mask=known, other=0.0) * tl.load(weights + b)
+    re, im = direction(re, im, factor)
+
+    at = out + bin_of * images * 4 * outputs + (i * 4 * outputs)[:, None] + 2 * o[None, :]
+    at = at[:, :, None] + tl.arange(0, 2)[None, None, :]
+    pair = tl.join(re, im)
+    known_pair = tl.broadcast_to(known[:, :, None], pair.shape)
+    tl.store(at, pair, mask=known_pair)
+    tl.store(at + 2 * outputs, tl.join(im, -re), mask=known_pair)
