@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from .. import designs
+from ..ops._adjoints import convolution_backward
 from ._launch import on_device_of
 from ._precision import products
 from ._tables import prepared
@@ -36,14 +37,6 @@ from .separable2d import apply_plan
 from .separable2d_plan import Plan, plan
 
 __all__ = ["conv2d_alias_l1_backward"]
-
-
-def _of_strided(grad, x, weight, stride, padding, dilation, groups) -> tuple[torch.Tensor, torch.Tensor]:
-    """PyTorch's own gradients of the strided layer with respect to x and weight."""
-    dx, dweight, _ = torch.ops.aten.convolution_backward(
-        grad, x, weight, None, stride, padding, dilation, False, [0, 0], groups, [True, True, False]
-    )
-    return dx, dweight
 
 
 def _take_back(
@@ -99,7 +92,7 @@ class _Gradients(Bins):
             self.signs, None, y, self.t.dft_h, self.t.dft_w, self.t.kept, self.listed, self.t.outputs, True, 2, images,
             layer,
         )  # fmt: skip
-        dx, d_weight = _of_strided(y, single, self.weight, stride, padding, dilation, layer.groups)
+        dx, d_weight = convolution_backward(y, single, self.weight, stride, padding, dilation, layer.groups)
         self.d_weight += d_weight
         self._channels(images, start == 0)
         if self.line_slots:
@@ -215,7 +208,7 @@ def _pointwise(grad, x, weight, layer: Layer, t: Tables, geometry, out) -> None:
         )  # fmt: skip
         launch_spectra(map_signs, y, arguments, layer, half_plane, t.outputs, False, WIDE=wide(y))
         _take_back(signs, None, y, t.dft_h, t.dft_w, half_plane, (N, M), (N, M), True, 1, images, layer)
-        d_inputs, d_weight = _of_strided(y, inputs, single, (1, 1), (0, 0), (1, 1), layer.groups)
+        d_inputs, d_weight = convolution_backward(y, inputs, single, (1, 1), (0, 0), (1, 1), layer.groups)
         total += d_weight
         dx = out[0][start : start + chunk]
         # Three products into 16 bits are a variant of separable2d's kernels of which some spill.
