@@ -82,7 +82,8 @@ def candidates(
     if w <= 32 and m <= 16 and n <= 16:
         return _config(1, HB=16, WB=w, BM=m, BN=n, CB=1), _config(1, HB=min(h, 32), WB=w, BM=m, BN=n, CB=1)
     if w <= 64:
-        rows = min(h, 64 if w * n <= 2048 and chip < 100 else 16 if terms == 2 and chip >= 100 else 32)
+        tall = chip == 90 or (chip < 90 and (exact or terms == 1))
+        rows = min(h, 64 if w * n <= 2048 and tall else 16 if terms == 2 and chip >= 100 else 32)
         first = _config(4, HB=rows, WB=w, BM=64, BN=n, CB=1)
         return first, _config(2, HB=min(h, 16 if terms == 2 else 32), WB=w, BM=32, BN=min(n, 32), CB=1)
     return (
