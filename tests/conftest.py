@@ -46,6 +46,24 @@ def backend(request):
         yield request.param
 
 
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request, monkeypatch):
+    """For the Triton kernels of conv2d_alias_l1: yields the device, with float32-grade products whatever PyTorch
+    allows by default.
+    """
+    reason = _backend.availability(request.param)["triton"]
+    if reason:
+        pytest.skip(reason)
+    if request.param == "cuda":
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+        monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+    else:
+        # As many programs as there are tiles: the interpreter runs them one after the other.
+        monkeypatch.setattr("alias_ops.kernels.conv2d_alias_l1_plan.PROGRAMS", 2)
+    with alias_ops.backend("triton"):
+        yield request.param
+
+
 @pytest.fixture
 def triton_backend():
     """The Triton kernels: on the GPU if there is one, else interpreted. Yields the device for tensors."""

@@ -63,3 +63,8 @@ def assert_gradient(x, actual, expected_of, dtype):
     (dx,) = torch.autograd.grad(actual, x, dy)
     assert dx.dtype == x.dtype
     assert_close(dx.cpu(), torch.autograd.grad(expected_of(exact), exact, dy.double())[0].cpu(), dtype)
+
+
+def geometry_of(stride=2, padding=0, dilation=1, groups=1):
+    """A layer's geometry as the op takes it: pairs (height, width), and the groups."""
+    return *(v if isinstance(v, tuple) else (v, v) for v in (stride, padding, dilation)), groups

@@ -3,10 +3,10 @@
 import pytest
 import torch
 from helpers import ARCHIVES, LAYOUTS, aliases, assert_close, golden, golden_convolutions, randn
+from kernels import geometry_of
 from test_conv2d_alias_l1 import CASES, expected_aliasing, layer, operands, stride_1_size
 
 import alias_ops
-from alias_ops import _backend
 
 pytest.importorskip("triton")
 
@@ -54,22 +54,6 @@ GEOMETRIES = [
 ]
 
 
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def device(request, monkeypatch):
-    """Yields the device, with float32-grade products whatever PyTorch allows by default."""
-    reason = _backend.availability(request.param)["triton"]
-    if reason:
-        pytest.skip(reason)
-    if request.param == "cuda":
-        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-        monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
-    else:
-        # As many programs as there are tiles: the interpreter runs them one after the other.
-        monkeypatch.setattr(plan, "PROGRAMS", 2)
-    with alias_ops.backend("triton"):
-        yield request.param
-
-
 @pytest.fixture
 def force(monkeypatch):
     """force(branch): that one serves, whatever the rule says."""
@@ -77,12 +61,8 @@ def force(monkeypatch):
 
 
 def described(x, weight, geometry, output=None):
-    pairs = [v if isinstance(v, tuple) else (v, v) for v in (geometry.get(n, d) for n, d in DEFAULTS.items())]
-    described = kernels.layer_of(x, weight, output, *pairs, geometry.get("groups", 1))
+    described = kernels.layer_of(x, weight, output, *geometry_of(**geometry))
     return described, tables(described.geometry, torch.device("cpu"))
-
-
-DEFAULTS = {"stride": 2, "padding": 0, "dilation": 1}
 
 
 def can_serve(branch, x, weight, geometry):
