@@ -23,28 +23,29 @@ def _peak() -> int:
     return 0
 
 
-def _measured(call, pipe) -> None:
-    """Of the second call: the first pays for caches, thread pools and libraries that stay.
+def _measured(call, batch, pipe) -> None:
+    """Of a call after one with a single image, which pays for caches, thread pools and libraries that stay.
 
-    What the first has freed goes back to the system, or the second would find it resident already.
+    What that one has freed goes back to the system, or the second would find it resident already; a thread's own
+    working memory stays, but for a single image it is small.
     """
-    call()
+    call(1)
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     before = _peak()
-    kept = call()
+    kept = call(batch)
     pipe.send((_peak() - before, kept.untyped_storage().nbytes() if isinstance(kept, torch.Tensor) else 0))
 
 
-def extra(call) -> dict[str, int]:
-    """Bytes that a call takes beyond what lives before it: all of them, and those that are its result.
+def extra(call, batch) -> dict[str, int]:
+    """Bytes that a call with ``batch`` images takes beyond what lives before it: all of them, and those that are its result.
 
     Resident memory, because PyTorch reports no allocations on the CPU. Forked, so that what a call leaves
     behind in the allocator is not there for the next one.
     """
     context = multiprocessing.get_context("fork")
     receive, send = context.Pipe(duplex=False)
-    process = context.Process(target=_measured, args=(call, send))
+    process = context.Process(target=_measured, args=(call, batch, send))
     process.start()
     if not receive.poll(120):
         process.kill()
@@ -77,7 +78,7 @@ def test_pooling(settings, one_thread, shape):
         "matmul": peers.matmul(*shape[2:], "cpu", torch.float32),
         "max_pool2d": peers.max_pool2d,
     }
-    memory = {name: extra(lambda call=call: call(x)) for name, call in calls.items()}
+    memory = {name: extra(lambda n, call=call: call(x[:n]), shape[0]) for name, call in calls.items()}
     settings.memory.append({"op": "flc_pool2d", "shape": list(shape), "input": x.nbytes, "bytes": memory})
 
 
@@ -89,9 +90,9 @@ def test_conv(settings, one_thread, conv):
     weight = torch.randn(conv.outputs, conv.channels, conv.kernel, conv.kernel)
     y = F.conv2d(x, weight, stride=2, padding=padding)
     calls = {
-        "alias_ops": lambda: alias_ops.conv2d_aliasing(x, weight, padding=padding, output=y),
-        "definition": lambda: reference.conv2d_aliasing(x, weight, padding=padding),
-        "strided convolution": lambda: F.conv2d(x, weight, stride=2, padding=padding),
+        "alias_ops": lambda n: alias_ops.conv2d_aliasing(x[:n], weight, padding=padding, output=y[:n]),
+        "definition": lambda n: reference.conv2d_aliasing(x[:n], weight, padding=padding),
+        "strided convolution": lambda n: F.conv2d(x[:n], weight, stride=2, padding=padding),
     }
-    memory = {name: extra(call) for name, call in calls.items()}
+    memory = {name: extra(call, conv.batch) for name, call in calls.items()}
     settings.memory.append({"op": "conv2d_aliasing", "layer": conv.name, "input": x.nbytes, "bytes": memory})

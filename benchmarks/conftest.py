@@ -16,6 +16,7 @@ from _pytest.runner import runtestprotocol
 import alias_ops
 from alias_ops.cli.info import facts
 
+from .allocator import keep_freed_memory
 from .floor import peak
 
 HERE = Path(__file__).parent
@@ -33,6 +34,7 @@ class Settings:
     device: str = "cpu"
     upstream: str | None = None
     quick: bool = False
+    keeps_freed_memory: bool = field(default_factory=keep_freed_memory)
     results: list[dict] = field(default_factory=list)
     memory: list[dict] = field(default_factory=list)
     started: str = field(default_factory=lambda: datetime.datetime.now(datetime.timezone.utc).isoformat("T", "seconds"))
@@ -91,7 +93,7 @@ def pytest_runtest_protocol(item, nextitem):
     """Every case in a process of its own, as fresh as a user's script.
 
     The allocator keeps what earlier cases freed, and a peer that asks for a large tensor is three times as fast
-    where it need not be given the pages. This process itself never computes, so that a child finds no thread
+    where it need not be given the pages. Within a case it keeps what the case's own calls freed. This process itself never computes, so that a child finds no thread
     pool whose threads it does not have.
     """
     config = item.config
@@ -159,6 +161,7 @@ def pytest_sessionfinish(session):
         "uncommitted changes": settings.edited,
         "alias_ops": alias_ops.__version__,
         "quick": settings.quick,
+        "freed memory": "kept by the process" if settings.keeps_freed_memory else "as the allocator does",
         "one process": session.config.getoption("--bench-one-process"),
         "tensors on": settings.device,
         "machine": _machine(),

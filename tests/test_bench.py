@@ -291,3 +291,25 @@ def test_committed_results_are_readable():
         assert document["commit"]
         assert not document["quick"]
         assert report.markdown(document)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads Linux's /proc; glibc's switch")
+def test_what_a_call_frees_stays_with_the_process():
+    code = """
+import torch
+from benchmarks.allocator import keep_freed_memory
+
+def resident():
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) >> 8
+
+assert keep_freed_memory()
+parts = [torch.zeros(1 << 20) for _ in range(40)]
+before = resident()
+del parts
+torch.empty(1 << 18)  # freed, it would have the heap's end given back
+print(before - resident())
+"""
+    done = run_python(code, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 16  # MB, of 160

@@ -1,6 +1,7 @@
 // Per map, the L1 norm of the spectrum that subsampling folds: one read of the stride-1 map, two small DFTs.
 #include <algorithm>
 
+#include "buffer.h"
 #include "ops.h"
 #include "parallel.h"
 #include "spectra.h"
@@ -40,7 +41,7 @@ void run(const AliasL1Args& a, const Runtime& runtime) {
   const int64_t along_size = std::max(t.low_h.rows() * x.width, t.dft_h.rows() * a.dft_w.length) * kL;
   const int64_t low_size = t.low_h.rows() * t.low_w.rows() * kL, pairs_size = t.dft_h.rows() * t.dft_w.rows() * kL;
   parallel(runtime, lists * groups, 1, [&](int64_t begin, int64_t end) {
-    std::vector<C> scratch((pixels * kL + along_size) + low_size + pairs_size);
+    Buffer<C> scratch((pixels * kL + along_size) + low_size + pairs_size);
     C *group = scratch.data(), *along = group + pixels * kL, *low = along + along_size, *pairs = low + low_size;
     for (int64_t task = begin; task < end; ++task) {
       const int64_t list = task / groups, at = task % groups * kL, count = std::min<int64_t>(kL, length - at);

@@ -1,8 +1,8 @@
 // Gradients of the aliasing of a strided convolution, but for the strided convolution's own backward, which is
 // PyTorch's: before it, what the measure says about the strided output; after it, what the low band takes off.
 #include <algorithm>
-#include <vector>
 
+#include "buffer.h"
 #include "conv2d_alias_l1.h"
 #include "conv2d_input_gradient.h"
 #include "conv2d_weight_gradient.h"
@@ -41,7 +41,8 @@ class LowGradient {
     const int64_t tile = std::min(chunk_ * runtime_.threads, x.images);
     InputSpectra<C> spectra(h_, w_, tile, x.channels);
     GradientSpectra<C> gradient(h_, w_, back_h_, back_w_, tile, y.channels);
-    taps_.assign(outputs_.count() * vector_size_, C(0));
+    taps_ = Buffer<C>(outputs_.count() * vector_size_);
+    std::fill(taps_.begin(), taps_.end(), C(0));
     for (int64_t first = 0; first < x.images; first += tile) {
       const int64_t images = std::min(tile, x.images - first);
       spectra.template fill<C>(x, first, images, runtime_);
@@ -100,7 +101,7 @@ class LowGradient {
   const OutputLanes<C> outputs_, inputs_;
   const int64_t vector_size_;
   int64_t chunk_ = 1;
-  std::vector<C> taps_;  // minus the weight's gradient: [vector of outputs][channel][taps][lanes]
+  Buffer<C> taps_;  // minus the weight's gradient: [vector of outputs][channel][taps][lanes]
 };
 
 template <class C>

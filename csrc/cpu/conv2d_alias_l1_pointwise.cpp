@@ -1,7 +1,6 @@
 // Identity 4 for 1x1 layers: the residual of the input, x[::s, ::s] - P x P^T, then one real matrix product of
 // the strided layer's size, then the small DFT. The layer's output is not needed.
-#include <vector>
-
+#include "buffer.h"
 #include "conv2d_alias_l1.h"
 #include "ops.h"
 #include "parallel.h"
@@ -59,7 +58,7 @@ class PointwiseConv2d {
     const int64_t image_size = height_ * width_ * channels_;
     const int64_t tile =
         std::clamp<int64_t>(kResidualBytes * runtime_.threads / (image_size * int64_t(sizeof(C))), 1, a_.x.images);
-    std::vector<C> residuals(tile * image_size);
+    Buffer<C> residuals(tile * image_size);
     for (int64_t first = 0; first < a_.x.images; first += tile) {
       const int64_t images = std::min(tile, a_.x.images - first);
       transform_input(residuals.data(), first, images);
@@ -73,7 +72,7 @@ class PointwiseConv2d {
     const Maps& x = a_.x;
     const int64_t groups = channels_ / kL, pixels = x.height * x.width;
     parallel(runtime_, images * groups, 1, [&](int64_t begin, int64_t end) {
-      std::vector<C> scratch((pixels + height_ * (x.width + width_)) * kL);
+      Buffer<C> scratch((pixels + height_ * (x.width + width_)) * kL);
       C *group = scratch.data(), *along = group + pixels * kL, *low = along + height_ * x.width * kL;
       for (int64_t task = begin; task < end; ++task) {
         const int64_t image = task / groups, channel = task % groups * kL;
@@ -107,7 +106,7 @@ class PointwiseConv2d {
     const int64_t wanted = (2 * runtime_.threads + pairs - 1) / pairs;
     const int64_t blocks = std::min(wanted, images);
     parallel(runtime_, pairs * blocks, 1, [&](int64_t begin, int64_t end) {
-      std::vector<C> weight(2 * inputs * kL), maps(2 * pixels * kL), along(dft_h_.rows() * width_ * kL),
+      Buffer<C> weight(2 * inputs * kL), maps(2 * pixels * kL), along(dft_h_.rows() * width_ * kL),
           spectrum(dft_h_.rows() * dft_w_.rows() * kL);
       for (int64_t task = begin; task < end; ++task) {
         const int64_t block = task % blocks, from = images * block / blocks, to = images * (block + 1) / blocks;

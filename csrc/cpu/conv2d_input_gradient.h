@@ -3,8 +3,8 @@
 #pragma once
 
 #include <algorithm>
-#include <vector>
 
+#include "buffer.h"
 #include "conv2d_gradient_spectra.h"
 #include "conv2d_weight.h"
 
@@ -162,8 +162,8 @@ class InputGradient {
   const GradientSpectra<C>& gradient_;
   LaneWeight<C> weight_;
   const int64_t size_;
-  std::vector<C> pairs_;  // [image][pairs, then samples, along the height][the same along the width][lanes]
-  std::vector<C> along_, map_, product_;
+  Buffer<C> pairs_;  // [image][pairs, then samples, along the height][the same along the width][lanes]
+  Buffer<C> along_, map_, product_;
   LaneVector<C> vector_{};
   int64_t from_ = 0, images_ = 0;
 };

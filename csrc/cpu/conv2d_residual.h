@@ -5,8 +5,8 @@
 #pragma once
 
 #include <algorithm>
-#include <vector>
 
+#include "buffer.h"
 #include "conv2d_alias_l1.h"
 #include "conv2d_spectra.h"
 #include "conv2d_weight.h"
@@ -229,8 +229,8 @@ class ConvResidual {
     const InputSpectra<C>& x_;
     LaneWeight<C> weight_;
     const int64_t pairs_;
-    std::vector<C> output_, map_, along_, product_, rows_, columns_;
-    std::vector<C> sums_;  // of |D|
+    Buffer<C> output_, map_, along_, product_, rows_, columns_;
+    Buffer<C> sums_;  // of |D|
     LaneVector<C> vector_{};
     int64_t from_ = 0, images_ = 0;
   };

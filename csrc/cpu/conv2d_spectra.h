@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "buffer.h"
 #include "parallel.h"
 #include "spectra.h"
 
@@ -44,7 +45,7 @@ template <class C>
 struct Spectra {
   int64_t frequencies_h, frequencies_w, rows, columns;
   int64_t images, channels;  // channels padded to whole vectors
-  std::vector<C> values;
+  Buffer<C> values;
 
   Spectra(const SpectralAxis<C>& h, const SpectralAxis<C>& w, int64_t row_count, int64_t column_count, int64_t tile,
           int64_t channel_count)
@@ -54,8 +55,10 @@ struct Spectra {
         columns(column_count),
         images(tile),
         channels(padded(channel_count)) {
+    const int64_t size = slots(h, w, rows, columns) * images * 2 * channels;
     // A vector that starts at the last channel may be loaded whole.
-    values.resize(slots(h, w, rows, columns) * images * 2 * channels + kLanes<C>);
+    values = Buffer<C>(size + kLanes<C>);
+    std::fill_n(values.data() + size, kLanes<C>, C(0));
   }
   static int64_t padded(int64_t channel_count) { return (channel_count + kLanes<C> - 1) / kLanes<C> * kLanes<C>; }
   static int64_t slots(const SpectralAxis<C>& h, const SpectralAxis<C>& w, int64_t rows, int64_t columns) {
@@ -105,7 +108,7 @@ inline void each_group(const Maps& x, int64_t first, int64_t images, int64_t scr
   constexpr int kL = kLanes<C>;
   const int64_t groups = (x.channels + kL - 1) / kL, pixels = x.height * x.width;
   parallel(runtime, images * groups, 1, [&](int64_t begin, int64_t end) {
-    std::vector<C> scratch(pixels * kL + scratch_size);
+    Buffer<C> scratch(pixels * kL + scratch_size);
     C *group = scratch.data(), *rest = group + pixels * kL;
     for (int64_t task = begin; task < end; ++task) {
       const int64_t image = task / groups, channel = task % groups * kL;

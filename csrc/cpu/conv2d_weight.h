@@ -2,8 +2,8 @@
 #pragma once
 
 #include <algorithm>
-#include <vector>
 
+#include "buffer.h"
 #include "complex_product.h"
 #include "conv2d_alias_l1.h"
 #include "conv2d_spectra.h"
@@ -102,9 +102,9 @@ class LaneWeight {
 
   const SpectralAxis<C>&h_, &w_;
   const int64_t inner_;
-  std::vector<C> taps_;
-  std::vector<C> partial_;  // [inner][tap along the height][re, im][lanes]: transformed along the width
-  std::vector<C> panels_;   // at +f, at -f
+  Buffer<C> taps_;
+  Buffer<C> partial_;  // [inner][tap along the height][re, im][lanes]: transformed along the width
+  Buffer<C> panels_;   // at +f, at -f
 };
 
 }  // namespace alias_ops::ALIAS_OPS_ISA

@@ -3,8 +3,8 @@
 #pragma once
 
 #include <algorithm>
-#include <vector>
 
+#include "buffer.h"
 #include "complex_product.h"
 #include "conv2d_alias_l1.h"
 #include "conv2d_gradient_spectra.h"
@@ -133,8 +133,8 @@ class WeightGradient {
   const SpectralAxis<C>&h_, &w_;
   const InputSpectra<C>& x_;
   const GradientSpectra<C>& gradient_;
-  std::vector<C> product_;  // at +f, at -f
-  std::vector<C> partial_;  // [channel][tap along the height][re, im][lanes]
+  Buffer<C> product_;  // at +f, at -f
+  Buffer<C> partial_;  // [channel][tap along the height][re, im][lanes]
   LaneVector<C> vector_{};
   int64_t channel_ = 0, channels_ = 0, from_ = 0, images_ = 0;
   C* taps_ = nullptr;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "buffer.h"
 #include "lanes.h"
 #include "parallel.h"
 #include "separable2d_plan.h"
@@ -78,7 +79,7 @@ void Grouped<C>::run(const Separable2dArgs& a, const Runtime& runtime) const {
   const Maps y{a.y, x.dtype, 1, length, a.out_height, a.out_width, 0, a.y_channel_stride, a.out_width, 1};
   const int64_t grain = std::max<int64_t>(1, 16384 / std::max<int64_t>(1, pixels * kL));
   parallel(runtime, lists * groups, grain, [&](int64_t begin, int64_t end) {
-    std::vector<C> scratch((pixels + out_pixels + z_rows() * z_row()) * kL + left_[0].mirrored.scratch());
+    Buffer<C> scratch((pixels + out_pixels + z_rows() * z_row()) * kL + left_[0].mirrored.scratch());
     C *group = scratch.data(), *out = group + pixels * kL, *z = out + out_pixels * kL,
       *panel = z + z_rows() * z_row() * kL;
     for (int64_t task = begin; task < end; ++task) {
