@@ -8,12 +8,14 @@ from ._version import __version__
 from .functional import aliasing, asap_pool2d, conv2d_aliasing, flc_pool2d
 from .monitor import AliasingMonitor
 from .nn import ASAPPool2d, FLCPool2d
+from .stopping import AliasingEarlyStopping
 
 if _backend.slow_path():
     _warnings.warn(_backend.slow_path(), RuntimeWarning, stacklevel=2)  # 2: the line that imports the package
 
 __all__ = [
     "ASAPPool2d",
+    "AliasingEarlyStopping",
     "AliasingMonitor",
     "FLCPool2d",
     "__version__",
