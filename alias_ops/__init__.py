@@ -9,6 +9,7 @@ from .functional import aliasing, asap_pool2d, conv2d_aliasing, flc_pool2d
 from .monitor import AliasingMonitor
 from .nn import ASAPPool2d, FLCPool2d
 from .stopping import AliasingEarlyStopping
+from .surgery import replace_downsampling
 
 if _backend.slow_path():
     _warnings.warn(_backend.slow_path(), RuntimeWarning, stacklevel=2)  # 2: the line that imports the package
@@ -29,4 +30,5 @@ __all__ = [
     "nn",
     "ops",
     "reference",
+    "replace_downsampling",
 ]

@@ -1,0 +1,544 @@
+"""replace_downsampling: what each layer becomes, against its definition; what stays; what is left alone and why."""
+
+import copy
+import math
+import pickle
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import randn
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn.utils import parametrizations, prune, spectral_norm
+
+import alias_ops
+from alias_ops import ASAPPool2d, FLCPool2d, flc_pool2d, replace_downsampling
+
+DOUBLE = torch.float64
+few = settings(max_examples=150, deadline=None)
+
+
+class Sliced(nn.Module):
+    """A pool that aliases as a strided layer does: with it a stride-1 layer and its pool are the strided layer."""
+
+    def __init__(self, channels, stride):
+        super().__init__()
+        self.channels, self.stride = channels, (stride, stride) if isinstance(stride, int) else stride
+
+    def forward(self, x):
+        return x[..., :: self.stride[0], :: self.stride[1]]
+
+
+class OwnForward(nn.Conv2d):
+    def forward(self, x):
+        return super().forward(x) * 2
+
+
+class Subclass(nn.Conv2d):
+    pass
+
+
+class Block(nn.Module):
+    """A residual block whose two branches must stay of one size."""
+
+    def __init__(self, channels=8):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, 2 * channels, 3, 2, 1)
+        self.shortcut = nn.Conv2d(channels, 2 * channels, 1, 2)
+
+    def forward(self, x):
+        return F.relu(self.conv1(x)) + self.shortcut(x)
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 7, 2, 3, bias=False), nn.BatchNorm2d(8), nn.MaxPool2d(3, 2, 1), Block(), nn.AvgPool2d(7)
+    )
+
+
+def replaced(layer, pool="flc", **kwargs):
+    """The module that takes the layer's place."""
+    model = nn.Sequential(copy.deepcopy(layer))
+    report = replace_downsampling(model, pool, stem=True, **kwargs)
+    assert [row.reason for row in report] == [""]
+    return model[0]
+
+
+def left(layer, **kwargs):
+    """The reason why the layer stays, and that it does."""
+    model = nn.Sequential(layer)
+    (row,) = replace_downsampling(model, **kwargs)
+    assert model[0] is layer
+    assert row.after is None
+    return row.reason
+
+
+pairs = st.tuples(st.integers(1, 4), st.integers(1, 4))
+sizes = st.tuples(st.integers(1, 17), st.integers(1, 17))
+
+
+@st.composite
+def convolutions(draw):
+    groups = draw(st.sampled_from([1, 2, 4]))
+    return nn.Conv2d(
+        4,
+        8,
+        draw(pairs),
+        draw(pairs.filter(lambda stride: max(stride) > 1)),
+        draw(st.one_of(st.tuples(st.integers(0, 3), st.integers(0, 3)), st.just("valid"))),
+        draw(st.tuples(st.integers(1, 2), st.integers(1, 2))),
+        groups,
+        bias=draw(st.booleans()),
+        dtype=DOUBLE,
+    )
+
+
+@few
+@given(convolutions(), sizes)
+def test_convolutions(layer, size):
+    """Of the size of the strided layer whatever its geometry, and the composition it says it is."""
+    x = randn(2, 4, *size)
+    new = replaced(layer)
+    try:
+        expected = layer(x)
+    except RuntimeError:
+        assume(False)  # the kernel does not fit
+    padding = (0, 0) if layer.padding == "valid" else layer.padding
+
+    def at_stride_1(x):
+        return F.conv2d(x, layer.weight, layer.bias, 1, padding, layer.dilation, layer.groups)
+
+    pool_first = all(
+        s == 1 or 2 * p == d * (k - 1) for k, s, p, d in zip(layer.kernel_size, layer.stride, padding, layer.dilation)
+    )
+    assert new.pool_first == pool_first
+    actual = new(x)
+    assert actual.shape == expected.shape
+    step = layer.stride
+    torch.testing.assert_close(
+        actual, at_stride_1(flc_pool2d(x, step)) if pool_first else flc_pool2d(at_stride_1(x), step)
+    )
+    if not pool_first or layer.kernel_size == (1, 1):
+        torch.testing.assert_close(replaced(layer, Sliced)(x), expected)
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+@pytest.mark.parametrize("padding", [1, 2])
+def test_padding_modes(mode, padding):
+    layer = nn.Conv2d(4, 4, 3, 2, padding, padding_mode=mode, dtype=DOUBLE)
+    x, twin = randn(2, 4, 12, 11), copy.deepcopy(layer)
+    twin.stride = (1, 1)
+    expected = twin(flc_pool2d(x)) if padding == 1 else flc_pool2d(twin(x))
+    torch.testing.assert_close(replaced(layer)(x), expected)
+    assert expected.shape == layer(x).shape
+
+
+@st.composite
+def poolings(draw):
+    kernel = draw(pairs)
+    stride = draw(pairs.filter(lambda stride: max(stride) > 1))
+    padding = tuple(draw(st.integers(0, k // 2)) for k in kernel)
+    ceil_mode = draw(st.booleans())
+    if draw(st.booleans()):
+        dilation = draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
+        return nn.MaxPool2d(kernel, stride, padding, dilation, ceil_mode=ceil_mode)
+    divisor = draw(st.sampled_from([None, None, 3]))
+    return nn.AvgPool2d(kernel, stride, padding, ceil_mode, draw(st.booleans()), divisor)
+
+
+@few
+@given(poolings(), sizes)
+def test_poolings(layer, size):
+    x = randn(2, 3, *size)
+    try:
+        expected = layer(x)
+    except RuntimeError:
+        assume(False)
+    model = nn.Sequential(layer)
+    replace_downsampling(model, "flc", layers=["0"])
+    assert model[0](x).shape == expected.shape
+    model = nn.Sequential(layer)
+    replace_downsampling(model, Sliced, layers=["0"])
+    pool_alone = not hasattr(model[0], "replaced_stride")
+    assert pool_alone <= isinstance(layer, nn.AvgPool2d)
+    if pool_alone:
+        replace_downsampling(again := nn.Sequential(layer), "flc", layers=["0"])
+        kept = x[..., : expected.shape[-2] * layer.stride[0], : expected.shape[-1] * layer.stride[1]]
+        torch.testing.assert_close(again(x), flc_pool2d(kept, layer.stride))
+    else:
+        # Every window of the strided layer, and none of the others, is in the stride-1 map where it should be.
+        torch.testing.assert_close(model(x), expected)
+
+
+@pytest.mark.parametrize(
+    ("layer", "kind"),
+    [
+        (nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False), FLCPool2d),
+        (nn.AvgPool2d(3, 2, 1), FLCPool2d),
+        (nn.AvgPool2d(1, (2, 2)), FLCPool2d),
+        (nn.AvgPool2d((3, 1), (2, 1), (1, 0)), FLCPool2d),
+    ],
+)
+def test_an_average_pooling_becomes_the_pool_itself(layer, kind):
+    assert type(replaced(layer)) is kind
+
+
+def test_an_average_pooling_of_blocks_drops_the_rest_as_before():
+    x = randn(2, 3, 9, 7)
+    torch.testing.assert_close(replaced(nn.AvgPool2d(2))(x), flc_pool2d(x[..., :8, :6]))
+    assert type(replaced(nn.AvgPool2d(2)).pool) is FLCPool2d
+
+
+def test_an_average_along_an_axis_that_is_not_strided_is_kept():
+    x = randn(2, 3, 8, 8)
+    new = replaced(nn.AvgPool2d((2, 3), (2, 1), (0, 1)))
+    torch.testing.assert_close(new(x), flc_pool2d(F.avg_pool2d(x, (2, 3), 1, (0, 1)), (2, 1)))
+
+
+@pytest.mark.parametrize("size", [32, 33, 47])
+@pytest.mark.parametrize("pool", ["flc", "asap"])
+def test_a_network_keeps_its_sizes_and_trains(pool, size):
+    model = network()
+    x = randn(2, 3, 64, size, dtype=torch.float32)
+    strided = model[:-1](x).shape
+    report = replace_downsampling(model, pool, stem=True)
+    assert [row.name for row in report.replaced] == ["0", "2", "3.conv1", "3.shortcut"]
+    assert model[:-1](x).shape == strided
+    model[:-1](x).square().mean().backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in model.parameters())
+    assert type(model[3].conv1.pool) is {"flc": FLCPool2d, "asap": ASAPPool2d}[pool]
+    assert model[3].conv1.pool.channels == 8
+
+
+def test_asap_is_the_default():
+    replace_downsampling(model := network())
+    assert type(model[3].conv1.pool) is ASAPPool2d
+    assert model[3].conv1.pool.variant == "centered"
+
+
+def test_variants():
+    x = randn(1, 8, 14, 14)
+    model = nn.Sequential(nn.Conv2d(8, 8, 1, 2, dtype=DOUBLE), nn.Conv2d(8, 8, 1, (2, 1), dtype=DOUBLE))
+    report = replace_downsampling(model, "flc", variant="upstream")
+    assert [row.reason for row in report] == ["", "variant 'upstream' knows stride 2 alone"]
+    expected = F.conv2d(flc_pool2d(x, variant="upstream"), model[0].weight, model[0].bias)
+    torch.testing.assert_close(model[0](x), expected)
+
+
+def test_nothing_is_left_for_a_monitor_or_a_second_call():
+    model = nn.Sequential(Block(), nn.MaxPool2d(2))
+    assert len(replace_downsampling(model, "flc").replaced) == 3
+    assert replace_downsampling(model, "flc") == ()
+    with pytest.raises(ValueError, match="no downsampling layer to measure"):
+        alias_ops.AliasingMonitor(model)
+
+
+def test_parameters_are_the_same_objects_under_the_same_names():
+    model, x = network(), randn(2, 3, 64, 64, dtype=torch.float32)
+    before, state = dict(model.named_parameters()), copy.deepcopy(model.state_dict())
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    generator = torch.get_rng_state()
+    replace_downsampling(model, stem=True)
+    assert torch.equal(torch.get_rng_state(), generator)
+    after = dict(model.named_parameters())
+    assert list(after) == list(before)
+    assert all(after[name] is before[name] for name in before)
+    assert model.state_dict().keys() == state.keys()
+    model.load_state_dict(state)
+    model(x).square().mean().backward()
+    optimizer.step()
+    assert not torch.equal(model[3].conv1.weight, state["3.conv1.weight"])
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_mode_dtype_and_frozen_weights_stay(training):
+    model = network().to(torch.bfloat16).train(training)
+    model[3].conv1.weight.requires_grad_(False)
+    replace_downsampling(model)
+    assert {module.training for module in model.modules()} == {training}
+    assert not model[3].conv1.weight.requires_grad
+    assert model[3].conv1.bias.requires_grad
+    assert {tensor.dtype for tensor in model.parameters()} == {torch.bfloat16}
+    assert model(randn(2, 3, 64, 64, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+def test_on_the_meta_device():
+    model = network().to("meta")
+    replace_downsampling(model, stem=True)
+    assert model(torch.empty(2, 3, 64, 64, device="meta")).shape == (2, 16, 1, 1)
+
+
+def test_channels_last_stays():
+    model = network().to(memory_format=torch.channels_last)
+    replace_downsampling(model, stem=True)
+    x = randn(2, 3, 64, 64, dtype=torch.float32).to(memory_format=torch.channels_last)
+    assert model[:-1](x).is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_copies_do_the_same(copied):
+    model, x = network(), randn(2, 3, 64, 64, dtype=torch.float32)
+    replace_downsampling(model, stem=True)
+    assert torch.equal(copied(model)(x), model(x))
+
+
+def test_compiles():
+    model, x = Block(), randn(2, 8, 16, 16, dtype=torch.float32)
+    replace_downsampling(model, "flc")
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), model(x))
+
+
+def test_a_module_in_two_places_is_replaced_once():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Conv2d(8, 8, 3, 2, 1)
+            self.block = nn.ModuleDict({"again": self.first})
+            self.wrapped = nn.Sequential(self.first)
+
+    model = Twice()
+    report = replace_downsampling(model)
+    assert [row.name for row in report] == ["first"]
+    assert model.first is model.block["again"] is model.wrapped[0]
+    assert type(model.first).__name__ == "PooledConv2d"
+    report = replace_downsampling(twin := Twice(), layers=["wrapped.0"])  # any of its names will do
+    assert (report[0].name, twin.first) == ("first", twin.wrapped[0])
+    assert twin.first.stride == (1, 1)
+
+
+def lazy():
+    return nn.LazyConv2d(8, 3, 2)
+
+
+def pruned():
+    return prune.l1_unstructured(nn.Conv2d(8, 8, 3, 2, 1), "weight", amount=0.5)
+
+
+def hooked():
+    layer = nn.Conv2d(8, 8, 3, 2, 1)
+    layer.register_forward_hook(lambda *call: None)
+    return layer
+
+
+def watched():
+    layer = nn.MaxPool2d(2)
+    layer.monitor = alias_ops.AliasingMonitor(nn.Sequential(layer))  # keeps it attached
+    return layer
+
+
+def with_a_gain():
+    layer = nn.Conv2d(8, 8, 3, 2, 1)
+    layer.gain = nn.Parameter(torch.ones(1))
+    return layer
+
+
+OBSTACLES = [
+    (lambda: OwnForward(8, 8, 3, 2, 1), "OwnForward has a forward of its own"),
+    (lazy, "its weight is not initialised yet; run a forward first"),
+    (lambda: parametrizations.weight_norm(nn.Conv2d(8, 8, 3, 2, 1)), "it is parametrized; remove the par"),
+    (lambda: spectral_norm(nn.Conv2d(8, 8, 3, 2, 1)), "it has hooks, as of a monitor, of weight_norm or of pruning"),
+    (pruned, "it has hooks"),
+    (hooked, "it has hooks"),
+    (watched, "it has hooks"),
+    (with_a_gain, "it has parameters, buffers or modules of its own: gain"),
+    (lambda: nn.Conv2d(8, 8, 3, 2, 1, dtype=torch.complex64), "its weight is complex64"),
+    (lambda: nn.MaxPool2d(2, return_indices=True), "it returns indices, which a pool does not have"),
+]
+IDS = "own-forward lazy parametrized spectral-norm pruned hooked monitored gain complex indices".split()
+
+
+@pytest.mark.parametrize(("make", "reason"), OBSTACLES, ids=IDS)
+def test_layers_that_stay(make, reason):
+    assert left(make()).startswith(reason)
+
+
+@pytest.mark.parametrize(("make", "reason"), OBSTACLES, ids=IDS)
+def test_naming_a_layer_that_cannot_be_replaced_raises_and_changes_nothing(make, reason):
+    model = nn.Sequential(nn.MaxPool2d(2), make())
+    before = list(model)
+    with pytest.raises(ValueError, match=r"layers: '1' (cannot be replaced: it|is a OwnForward with a forward)"):
+        replace_downsampling(model, layers=["0", "1"])
+    assert list(model) == before
+
+
+def test_a_lazy_layer_is_replaced_after_its_first_forward():
+    model = nn.Sequential(lazy())
+    model(torch.rand(1, 8, 8, 8))
+    assert len(replace_downsampling(model).replaced) == 1
+
+
+def test_a_subclass_without_a_forward_of_its_own_is_replaced():
+    assert len(replace_downsampling(nn.Sequential(Subclass(8, 8, 3, 2, 1))).replaced) == 1
+
+
+def test_the_model_itself_cannot_be_replaced():
+    report = replace_downsampling(nn.MaxPool2d(2))
+    assert report[0].reason.startswith("it is the model itself")
+    assert "(model)" in str(report)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_the_stem_stays_unless_asked_for(channels):
+    layer = nn.Conv2d(channels, 8, 3, 2, 1)
+    assert left(layer) == f"stem: it reads an image of {channels} channels; stem=True replaces it"
+    assert left(layer, layers=lambda name, module: True).startswith("stem")
+    for kwargs in ({"stem": True}, {"layers": ["0"]}):
+        assert len(replace_downsampling(nn.Sequential(layer), **kwargs).replaced) == 1
+    assert len(replace_downsampling(nn.Sequential(nn.Conv2d(5, 8, 3, 2, 1))).replaced) == 1
+
+
+def test_a_patch_embedding_convolves_first():
+    layer = nn.Conv2d(3, 8, 4, 4, dtype=DOUBLE)
+    x = randn(2, 3, 16, 20)
+    expected = flc_pool2d(F.conv2d(x, layer.weight, layer.bias), 4)
+    torch.testing.assert_close(replaced(layer)(x), expected)
+    assert expected.shape == layer(x).shape
+
+
+def test_a_mean_over_the_map_stays_unless_named():
+    for kernel in (4, 7, (8, 4)):
+        assert left(nn.AvgPool2d(kernel), stem=True).startswith("taken for a mean over the whole map")
+    x = randn(2, 3, 7, 7)
+    for pool in ("flc", "asap"):
+        replace_downsampling(model := nn.Sequential(nn.AvgPool2d(7)), pool, layers=["0"])
+        torch.testing.assert_close(model(x), x.mean((-2, -1), keepdim=True))  # and would have changed nothing
+
+
+def test_names_and_predicates():
+    for layers in (["3.conv1", "2"], ("2", "3.conv1"), lambda name, module: name in ("2", "3.conv1")):
+        report = replace_downsampling(network(), layers=layers)
+        assert [row.name for row in report.replaced] == ["2", "3.conv1"]
+        assert {row.reason for row in report.left} == {"not among layers"}
+    asked = []
+    replace_downsampling(network(), layers=lambda name, module: asked.append((name, type(module).__name__)))
+    assert asked == [
+        ("0", "Conv2d"),
+        ("2", "MaxPool2d"),
+        ("3.conv1", "Conv2d"),
+        ("3.shortcut", "Conv2d"),
+        ("4", "AvgPool2d"),
+    ]
+    assert replace_downsampling(network(), layers=[]).replaced == ()
+
+
+def test_a_pool_of_ones_own_is_called_as_timm_does():
+    calls = []
+
+    def pool(channels, stride):
+        calls.append((channels, stride))
+        return nn.Conv2d(channels or 1, channels or 1, 1, groups=channels or 1) if channels else Sliced(None, stride)
+
+    model = nn.Sequential(
+        nn.Conv2d(8, 6, 3, 2, 1), nn.Conv2d(6, 5, 2, (2, 1)), nn.MaxPool2d(2, 3), nn.AvgPool2d((3, 1), (2, 1))
+    )
+    model.to(torch.float16)
+    replace_downsampling(model, pool)
+    assert calls == [(8, 2), (5, (2, 1)), (None, 3), (None, (2, 1))]
+    assert {tensor.dtype for tensor in model.parameters()} == {torch.float16}
+    assert "0.pool.weight" in model.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "said"),
+    [
+        ({"model": 1}, TypeError, "model must be an nn.Module, got int"),
+        ({"pool": "max"}, ValueError, "pool must be 'flc', 'asap' or a callable .*, got 'max'"),
+        ({"pool": 2}, TypeError, "pool must be 'flc', 'asap' or a callable .*, got 2"),
+        ({"pool": lambda channels, stride: F.relu}, TypeError, r"pool\(channels=None, stride=2\) must be an nn.Module"),
+        ({"variant": "upstream_pad1", "pool": "flc"}, ValueError, "variant of flc_pool2d must be one of"),
+        ({"variant": "upstream", "pool": FLCPool2d}, ValueError, "variant is for a pool by name, got 'upstream'"),
+        ({"layers": "2"}, TypeError, "layers must be an iterable of names, .* got the str '2'"),
+        ({"layers": 2}, TypeError, "layers must be an iterable of names, .* got int"),
+        ({"layers": ["3.conv"]}, ValueError, "layers: '3.conv' is not a module .* nearest .* '3.conv1'"),
+        ({"layers": ["2", "1"]}, ValueError, "layers: '1' does not downsample"),
+    ],
+)
+def test_wrong_calls_change_nothing(arguments, error, said):
+    model = network()
+    before = list(model.modules())
+    with pytest.raises(error, match=said):
+        replace_downsampling(**{"model": model, **arguments})
+    assert list(model.modules()) == before
+
+
+def test_the_report_is_a_table():
+    report = replace_downsampling(network(), "flc", layers=lambda name, module: name != "3.shortcut")
+    assert str(report).splitlines() == [
+        "layer       before           after",
+        "0           conv 7x7 /2      left: stem: it reads an image of 3 channels; stem=True replaces it",
+        "2           max pool 3x3 /2  max pool 3x3 /1, FLCPool2d /2",
+        "3.conv1     conv 3x3 /2      FLCPool2d /2, conv 3x3 /1",
+        "3.shortcut  conv 1x1 /2      left: not among layers",
+        "4           avg pool 7x7 /7  left: taken for a mean over the whole map; name it in layers to replace it",
+        "2 replaced, 3 left",
+    ]
+    assert len(report) == 5
+    assert report[2] == ("3.conv1", "conv 3x3 /2", "FLCPool2d /2, conv 3x3 /1", "")
+    assert report.replaced + report.left == (report[1], report[2], report[0], report[3], report[4])
+    row = replace_downsampling(nn.Sequential(nn.Conv2d(8, 8, (2, 3), (2, 1), groups=2)), "asap")[0]
+    assert row.after == "conv 2x3 /1 groups 2, ASAPPool2d /2x1"
+
+
+def test_the_new_layer_says_what_it_does():
+    assert "pool_first=True" in repr(replaced(nn.Conv2d(8, 8, 3, 2, 1)))
+    assert "pool_first=False" in repr(replaced(nn.Conv2d(8, 8, 2, 2)))
+    assert "(pool): FLCPool2d(stride=2, variant='centered')" in repr(replaced(nn.MaxPool2d(2)))
+
+
+def test_the_pooled_network_does_not_alias():
+    """A grating above half of the new rate, which a strided layer folds onto a low frequency, is gone."""
+    columns = torch.cos(2 * math.pi * 12 / 32 * torch.arange(32, dtype=DOUBLE)).expand(1, 8, 32, 32)
+    layer = nn.Conv2d(8, 8, 1, 2, bias=False, dtype=DOUBLE)
+    assert layer(columns).abs().amax() > 0.1
+    assert replaced(layer)(columns).abs().amax() < 1e-12
+
+
+TIMM = {"resnet18": 7, "resnet50": 7, "resnet50d": 7, "convnext_tiny": 3, "mobilenetv2_100": 4, "efficientnet_b0": 4}
+
+
+@pytest.mark.parametrize(("name", "count"), TIMM.items())
+def test_networks_of_timm(name, count):
+    timm = pytest.importorskip("timm")
+    model, x = timm.create_model(name, pretrained=False, num_classes=2), torch.rand(2, 3, 65, 97)
+    state = model.state_dict()
+    shape = model.forward_features(x).shape
+    report = replace_downsampling(model, "flc")
+    assert (len(report.replaced), len(report.left)) == (count, 1)
+    assert model.forward_features(x).shape == shape
+    assert model.state_dict().keys() == state.keys()
+    model(x).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("pool", [FLCPool2d, ASAPPool2d])
+def test_the_layers_as_timms_aa_layer(pool):
+    timm = pytest.importorskip("timm")
+    model = timm.create_model("resnet18", pretrained=False, num_classes=2, aa_layer=pool)
+    pools = [module for module in model.modules() if isinstance(module, pool)]
+    assert len(pools) == 4  # behind the max pooling and in three stages
+    x = torch.rand(2, 3, 64, 64)
+    model(x).sum().backward()
+    assert model.forward_features(x).shape == (2, 512, 2, 2)
+
+
+def test_timms_own_pool_as_the_callable():
+    timm = pytest.importorskip("timm")
+    model = timm.create_model("resnet18", pretrained=False, num_classes=2)
+    assert len(replace_downsampling(model, timm.layers.BlurPool2d).replaced) == 7
+    assert model.forward_features(torch.rand(2, 3, 64, 64)).shape == (2, 512, 2, 2)
+
+
+@pytest.mark.parametrize(("stem", "count"), [(False, 7), (True, 8)])
+def test_resnet_of_torchvision(stem, count):
+    torchvision = pytest.importorskip("torchvision")
+    model = torchvision.models.resnet18(num_classes=2)
+    state = model.state_dict()
+    report = replace_downsampling(model, stem=stem)
+    assert len(report.replaced) == count
+    model.load_state_dict(state)
+    model(torch.rand(2, 3, 65, 97)).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
