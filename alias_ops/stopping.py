@@ -67,11 +67,10 @@ class AliasingEarlyStopping:
        the middle two.
     2. Stops if the new value is above this median by more than ``threshold``: a difference of AMs, not a
        ratio of them.
-    3. Does not judge before ``window`` values are there. A network fresh from its initialisation changes
-       its AM by more than any threshold, and a median of one or two of such values means nothing.
+    3. Does not judge before ``window`` values are there. AM changes fast while a network leaves its random
+       weights, and a median of one or two such values says nothing about a rise.
 
-    Once stopped it stays so: ``step`` goes on to record values and returns True. There is one value a step,
-    commonly an epoch; the paper's threshold is for the mean over all layers and for the epoch's AM.
+    Once stopped it stays so: ``step`` goes on to record values and returns True. A step is commonly an epoch.
 
     Args:
         threshold: how far above the median AM may be, a non-negative number in units of AM.
@@ -82,7 +81,7 @@ class AliasingEarlyStopping:
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
 
-    Source: Grabinski, Keuper & Keuper, Machine Learning 2022, Algorithm 1.
+    Source: Grabinski, Keuper & Keuper, Machine Learning 2022, Algorithm 1. Point 3 is this package's own.
     """
 
     def __init__(self, threshold: float = 0.33, window: int = 5, *, keep_best: bool = False) -> None:

@@ -17,8 +17,8 @@ from .nn import ASAPPool2d, FLCPool2d
 __all__ = ["Replacement", "ReplacementReport", "replace_downsampling"]
 
 POOLS: dict[str, Callable[..., nn.Module]] = {"flc": FLCPool2d, "asap": ASAPPool2d}
-# Grey, RGB, RGBA: a convolution of so few channels reads an image.
-IMAGE_CHANNELS = 4
+# Grey or RGB: a convolution of so few channels reads an image.
+IMAGE_CHANNELS = 3
 AT_STRIDE_1 = (PooledConv2d, PooledMaxPool2d, PooledAvgPool2d)
 # AvgPool2d(n) from here on is taken for the mean over the whole last map.
 GLOBAL_KERNEL = 4
@@ -128,7 +128,7 @@ def _obstacle(name: str, module: Downsampling, pool: _Pool) -> str:
 def _rule(module: Downsampling, stem: bool) -> str:
     """Why a layer that nobody named should stay, "" if it should not."""
     if isinstance(module, nn.Conv2d) and module.in_channels <= IMAGE_CHANNELS and not stem:
-        return f"stem: it reads an image of {module.in_channels} channels; stem=True replaces it"
+        return f"stem: {module.in_channels} input channels are an image; stem=True replaces it"
     geometry = _geometry(module)
     if isinstance(module, nn.AvgPool2d) and all(k == s >= GLOBAL_KERNEL and not p for k, s, p, _ in geometry):
         return "taken for a mean over the whole map; name it in layers to replace it"
@@ -222,7 +222,9 @@ def replace_downsampling(
     layers: Layers | None = None,
     variant: str = "centered",
 ) -> ReplacementReport:
-    """Put alias-free downsampling into a model, in place: ``replace_downsampling(torchvision.models.resnet18())``.
+    """Put alias-free downsampling into a model, in place: a ResNet of torchvision, a network of timm, your own.
+
+        print(alias_ops.replace_downsampling(model, "flc"))
 
     1. A strided nn.Conv2d becomes the pool and the same convolution at stride 1, in this order, as published. Where
        that would change the output's size (padding that is not half of the kernel, as of 2x2 /2 without padding),
@@ -237,9 +239,9 @@ def replace_downsampling(
 
     Left as they are, with a reason in the report:
 
-    - convolutions of at most four input channels, the *stem*: a pool there throws away most of the image before any
+    - convolutions of at most three input channels, the *stem*: a pool there throws away most of the image before any
       layer has seen it. The published FLC and ASAP ResNets do so; ``stem=True`` does it too.
-    - AvgPool2d whose kernel and stride are the same number, 4 or more: the mean over the last map, which cannot alias;
+    - AvgPool2d whose kernel is its stride and 4 or more: the mean over the last map, of which one sample is left;
     - subclasses with a forward of their own, layers with hooks or parametrizations or not yet initialised, max
       poolings that return indices.
 
@@ -260,7 +262,8 @@ def replace_downsampling(
         TypeError, ValueError: an argument is wrong, a name is not one of a downsampling layer, or a named layer
             cannot be replaced. The model is then as it was.
 
-    Source: Grabinski, Jung, Keuper & Keuper, ECCV 2022, section 4; arXiv 2307.09804 for ASAP.
+    Source: Grabinski, Jung, Keuper & Keuper, ECCV 2022, and arXiv 2307.09804, with the networks published along.
+    That a convolution with other padding comes first is this package's own.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
