@@ -192,10 +192,12 @@ def test_an_average_pooling_of_blocks_drops_the_rest_as_before():
     assert type(replaced(nn.AvgPool2d(2)).pool) is FLCPool2d
 
 
-def test_an_average_along_an_axis_that_is_not_strided_is_kept():
+@pytest.mark.parametrize("window", [((2, 3), (2, 1), (0, 1)), (3, (2, 1), 1), ((1, 2), (2, 1), 0)], ids=str)
+def test_an_average_along_an_axis_that_is_not_strided_is_kept(window):
+    kernel, stride, padding = window
     x = randn(2, 3, 8, 8)
-    new = replaced(nn.AvgPool2d((2, 3), (2, 1), (0, 1)))
-    torch.testing.assert_close(new(x), flc_pool2d(F.avg_pool2d(x, (2, 3), 1, (0, 1)), (2, 1)))
+    expected = flc_pool2d(F.avg_pool2d(x, kernel, 1, padding), stride)
+    torch.testing.assert_close(replaced(nn.AvgPool2d(kernel, stride, padding))(x), expected)
 
 
 @pytest.mark.parametrize("size", [32, 33, 47])
