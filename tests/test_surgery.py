@@ -266,7 +266,7 @@ def test_a_pool_of_ones_own_is_called_as_timm_does():
 
     def pool(channels, stride):
         calls.append((channels, stride))
-        return nn.Conv2d(channels or 1, channels or 1, 1, groups=channels or 1) if channels else FLCPool2d(None, stride)
+        return nn.Conv2d(channels, channels, 1) if channels else FLCPool2d(None, stride)
 
     model = nn.Sequential(
         nn.Conv2d(8, 6, 3, 2, 1), nn.Conv2d(6, 5, 2, (2, 1)), nn.MaxPool2d(2, 3), nn.AvgPool2d((3, 1), (2, 1))
