@@ -2,18 +2,21 @@
 
 import warnings as _warnings
 
-from . import _backend, designs, functional, nn, ops, reference
+from . import _backend, designs, functional, models, nn, ops, reference
 from ._backend import backend
 from ._version import __version__
 from .functional import aliasing, asap_pool2d, conv2d_aliasing, flc_pool2d
 from .monitor import AliasingMonitor
 from .nn import ASAPPool2d, FLCPool2d
+from .stopping import AliasingEarlyStopping
+from .surgery import replace_downsampling
 
 if _backend.slow_path():
     _warnings.warn(_backend.slow_path(), RuntimeWarning, stacklevel=2)  # 2: the line that imports the package
 
 __all__ = [
     "ASAPPool2d",
+    "AliasingEarlyStopping",
     "AliasingMonitor",
     "FLCPool2d",
     "__version__",
@@ -24,7 +27,9 @@ __all__ = [
     "designs",
     "flc_pool2d",
     "functional",
+    "models",
     "nn",
     "ops",
     "reference",
+    "replace_downsampling",
 ]

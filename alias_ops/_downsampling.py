@@ -98,7 +98,9 @@ def _window_sizes(module: nn.AvgPool2d, size: int, kernel: int, padding: int, li
     return end - start if module.count_include_pad else end.clamp(max=size) - start.clamp(min=0)
 
 
-def stride_1_pool(module: nn.MaxPool2d | nn.AvgPool2d, x: torch.Tensor) -> torch.Tensor:
+def stride_1_pool(
+    module: nn.MaxPool2d | nn.AvgPool2d, x: torch.Tensor, stride: tuple[int, int] | None = None
+) -> torch.Tensor:
     """The stride-1 map of a pooling layer: its output is ``map[..., ::sh, ::sw]``.
 
     Under ``ceil_mode`` the layer may place one more window, which overhangs the padded input at the
@@ -109,15 +111,17 @@ def stride_1_pool(module: nn.MaxPool2d | nn.AvgPool2d, x: torch.Tensor) -> torch
     Args:
         module: the layer.
         x: floating [B, C, H, W] or [C, H, W].
+        stride: in place of the layer's own.
 
     Returns:
         [B, C, H1, W1] or [C, H1, W1] in x's dtype.
     """
     height, width = x.shape[-2:]
-    kernel, stride, padding, dilation = (
+    kernel, own, padding, dilation = (
         pair(getattr(module, name, 1), name, minimum)
         for name, minimum in (("kernel_size", 1), ("stride", 1), ("padding", 0), ("dilation", 1))
     )
+    stride = stride or own
     below = beside = 0
     if module.ceil_mode:
         below = _overhang(height, kernel[0], stride[0], padding[0], dilation[0])
