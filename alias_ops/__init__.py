@@ -7,7 +7,7 @@ from ._backend import backend
 from ._version import __version__
 from .functional import aliasing, asap_pool2d, conv2d_aliasing, flc_pool2d
 from .monitor import AliasingMonitor
-from .nn import ASAPPool2d, FLCPool2d
+from .nn import AliasingPenalty, ASAPPool2d, FLCPool2d
 
 if _backend.slow_path():
     _warnings.warn(_backend.slow_path(), RuntimeWarning, stacklevel=2)  # 2: the line that imports the package
@@ -15,6 +15,7 @@ if _backend.slow_path():
 __all__ = [
     "ASAPPool2d",
     "AliasingMonitor",
+    "AliasingPenalty",
     "FLCPool2d",
     "__version__",
     "aliasing",
