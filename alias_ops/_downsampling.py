@@ -5,6 +5,7 @@ from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
+from torch import distributed as dist
 from torch import nn
 from torch.nn.utils import parametrize
 
@@ -76,6 +77,10 @@ def _conv_aliasing(
         x = F.pad(x, (padding[1], padding[1], padding[0], padding[0]), mode=module.padding_mode)
         padding = (0, 0)
     weight, bias = (_parameter(module, name) for name in ("weight", "bias"))
+    if torch.is_grad_enabled() and dist.is_available() and dist.is_initialized():
+        # FSDP frees a layer's weight after its forward, and where the layer is the last one of what is sharded
+        # together, this measure's backward comes before the weight is back.
+        weight = weight.clone()
     return functions.conv2d_aliasing(
         x,
         weight.to(x.dtype),

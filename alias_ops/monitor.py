@@ -6,7 +6,7 @@ from statistics import fmean
 from typing import Any, Literal, overload
 
 import torch
-import torch.distributed as dist
+from torch import distributed as dist
 from torch import nn
 
 from ._checks import check_positive

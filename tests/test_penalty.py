@@ -300,7 +300,7 @@ def test_repr_and_arguments():
         AliasingPenalty(model, layers=["1"])
 
 
-def learn(weight, relative, steps=60):
+def learn(weight, relative, steps=150):
     """AM and the cross-entropy, first and last, of a network trained on stripes of four directions.
 
     With BatchNorm behind the layer where AM is taken relative to its output, without where it is not.
@@ -332,6 +332,6 @@ def learn(weight, relative, steps=60):
 def test_a_network_learns_to_alias_less_and_its_task(relative):
     without, first, _ = learn(0.0, relative)
     am, first_penalised, final = learn(0.3, relative)
-    assert am < 0.6 * without
+    assert am < 0.5 * without
     assert first_penalised == first
     assert final < 0.2 * first
