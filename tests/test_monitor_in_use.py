@@ -166,7 +166,7 @@ def test_model_moved_while_watched():
     assert monitor.compute() == pytest.approx(expected, rel=1e-4)
 
 
-def train(model, steps=3):
+def train(model, steps=50):
     torch.manual_seed(7)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     outputs = []
