@@ -7,7 +7,7 @@ from ._backend import backend
 from ._version import __version__
 from .functional import aliasing, asap_pool2d, conv2d_aliasing, flc_pool2d
 from .monitor import AliasingMonitor
-from .nn import ASAPPool2d, FLCPool2d
+from .nn import AliasingPenalty, ASAPPool2d, FLCPool2d
 from .stopping import AliasingEarlyStopping
 from .surgery import replace_downsampling
 
@@ -18,6 +18,7 @@ __all__ = [
     "ASAPPool2d",
     "AliasingEarlyStopping",
     "AliasingMonitor",
+    "AliasingPenalty",
     "FLCPool2d",
     "__version__",
     "aliasing",

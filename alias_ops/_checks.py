@@ -11,6 +11,7 @@ __all__ = [
     "check_factors",
     "check_maps",
     "check_output",
+    "check_positive",
     "check_reduction",
     "check_variant",
     "pair",
@@ -150,3 +151,11 @@ def check_output(output, x, weight, stride_1, stride) -> None:
         raise TypeError(f"output must have the dtype of x ({x.dtype}), got {output.dtype}")
     if output.device != x.device:
         raise ValueError(f"output must be on the device of x ({x.device}), got {output.device}")
+
+
+def check_positive(name: str, value: object) -> None:
+    """Raise TypeError or ValueError unless ``value`` is an int above 0."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a positive int, got {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be a positive int, got {value}")

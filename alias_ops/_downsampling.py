@@ -5,16 +5,20 @@ from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
+from torch import distributed as dist
 from torch import nn
 from torch.nn.utils import parametrize
 
-from . import functional
+from . import _backend, functional
 from ._checks import pair
 from .ops._library import accumulation_dtype
 
 __all__ = ["Downsampling", "describe", "downsamples", "has_own_forward", "layer_aliasing"]
 
 Downsampling = nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d
+
+# That are measured together, of inputs or stride-1 maps: 4 MB of float32, a fraction of a training step's memory.
+SAMPLES_AT_A_TIME = 2**20
 
 KINDS = {nn.Conv2d: "conv", nn.MaxPool2d: "max pool", nn.AvgPool2d: "avg pool"}
 
@@ -64,17 +68,23 @@ def _parameter(module: nn.Conv2d, name: str) -> Any:
             part.training = training
 
 
-def _conv_aliasing(module: nn.Conv2d, x: torch.Tensor, output: torch.Tensor, functions: ModuleType) -> torch.Tensor:
+def _conv_aliasing(
+    module: nn.Conv2d, x: torch.Tensor, output: torch.Tensor | None, functions: ModuleType
+) -> torch.Tensor:
     padding: Any = (0, 0) if module.padding == "valid" else module.padding
-    x = x.to(output.dtype)
+    x = x if output is None else x.to(output.dtype)
     if module.padding_mode != "zeros":
         x = F.pad(x, (padding[1], padding[1], padding[0], padding[0]), mode=module.padding_mode)
         padding = (0, 0)
     weight, bias = (_parameter(module, name) for name in ("weight", "bias"))
+    if torch.is_grad_enabled() and dist.is_available() and dist.is_initialized():
+        # FSDP frees a layer's weight after its forward, and where the layer is the last one of what is sharded
+        # together, this measure's backward comes before the weight is back.
+        weight = weight.clone()
     return functions.conv2d_aliasing(
         x,
-        weight.to(output.dtype),
-        None if bias is None else bias.to(output.dtype),
+        weight.to(x.dtype),
+        None if bias is None else bias.to(x.dtype),
         module.stride,
         padding,
         module.dilation,
@@ -138,15 +148,31 @@ def stride_1_pool(
     return (sums / torch.outer(rows, cols)).to(x.dtype)
 
 
+def _pool_aliasing(module: nn.MaxPool2d | nn.AvgPool2d, x: torch.Tensor, functions: ModuleType) -> torch.Tensor:
+    """[B, C] or [C]; some maps at a time, since stride-1 maps of a whole batch outweigh the layer's own output."""
+    images = x.unsqueeze(0) if x.dim() == 3 else x
+    _, channels, height, width = images.shape
+    stride = pair(module.stride, "stride", 1)
+    few = max(1, SAMPLES_AT_A_TIME // max(1, height * width))
+    rows = [
+        torch.cat([functions.aliasing(stride_1_pool(module, part), stride, reduction="none") for part in parts], 1)
+        for parts in (
+            some.split(min(few, max(1, channels)), 1) for some in images.split(max(1, few // max(1, channels)))
+        )
+    ]
+    maps = torch.cat(rows)
+    return maps[0] if x.dim() == 3 else maps
+
+
 def layer_aliasing(
-    module: Downsampling, x: torch.Tensor, output: torch.Tensor, functions: ModuleType = functional
+    module: Downsampling, x: torch.Tensor, output: torch.Tensor | None, functions: ModuleType = functional
 ) -> torch.Tensor:
     """Aliasing measure of a layer, one value per map, in the precision of its output.
 
     Args:
         module: a layer for which :func:`downsamples` holds and :func:`has_own_forward` does not.
         x: what it received, floating [B, C, H, W] or [C, H, W].
-        output: what it returned for x.
+        output: what it returned for x; None to convolve anew, in the dtype of x.
         functions: where ``aliasing`` and ``conv2d_aliasing`` come from, ``alias_ops.functional`` or
             ``alias_ops.reference``.
 
@@ -155,6 +181,11 @@ def layer_aliasing(
 
     Source: Grabinski, Keuper & Keuper, Machine Learning 2022, section 3.
     """
-    if isinstance(module, nn.Conv2d):
+    if not isinstance(module, nn.Conv2d):
+        return _pool_aliasing(module, x, functions)
+    # The CPU's kernel needs next to no memory; other forms keep spectra, which outweigh the layer's input.
+    if output is None or x.dim() == 3 or torch.is_grad_enabled() or _backend.serving(x) == "cpu":
         return _conv_aliasing(module, x, output, functions)
-    return functions.aliasing(stride_1_pool(module, x), pair(module.stride, "stride", 1), reduction="none")
+    few = max(1, SAMPLES_AT_A_TIME // max(1, (x.numel() + output.numel()) // len(x)))
+    parts = zip(x.split(few), output.split(few), strict=True)
+    return torch.cat([_conv_aliasing(module, *part, functions) for part in parts])

@@ -1,12 +1,13 @@
-"""Pooling layers: modules without parameters, drop-in for ``MaxPool2d`` and timm's ``aa_layer``."""
+"""Pooling layers, drop-in for ``MaxPool2d`` and timm's ``aa_layer``, without parameters; aliasing as a loss."""
 
 import torch
 from torch import nn
 
 from ._checks import check_variant, pair
 from .functional import IntPair, asap_pool2d, flc_pool2d
+from .penalty import AliasingPenalty
 
-__all__ = ["ASAPPool2d", "FLCPool2d"]
+__all__ = ["ASAPPool2d", "AliasingPenalty", "FLCPool2d"]
 
 
 class _Pool2d(nn.Module):

@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize
 from ._checks import FLOATING, check_variant, pair
 from ._downsampling import Downsampling, describe, has_own_forward
 from ._pooled import PooledAvgPool2d, PooledConv2d, PooledMaxPool2d, TrimmedPool2d
-from .monitor import Layers, _by_names, _named_downsampling
+from ._selection import Layers, _by_names, _named_downsampling
 from .nn import ASAPPool2d, FLCPool2d
 
 __all__ = ["Replacement", "ReplacementReport", "replace_downsampling"]

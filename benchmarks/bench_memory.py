@@ -38,7 +38,7 @@ def _measured(call, batch, pipe) -> None:
 
 
 def extra(call, batch) -> dict[str, int]:
-    """Bytes that a call with ``batch`` images takes beyond what lives before it: all of them, and those that are its result.
+    """Bytes that a call with ``batch`` images takes beyond what lives before it: all, and those that are its result.
 
     Resident memory, because PyTorch reports no allocations on the CPU. Forked, so that what a call leaves
     behind in the allocator is not there for the next one.

@@ -93,8 +93,8 @@ def pytest_runtest_protocol(item, nextitem):
     """Every case in a process of its own, as fresh as a user's script.
 
     The allocator keeps what earlier cases freed, and a peer that asks for a large tensor is three times as fast
-    where it need not be given the pages. Within a case it keeps what the case's own calls freed. This process itself never computes, so that a child finds no thread
-    pool whose threads it does not have.
+    where it need not be given the pages. Within a case it keeps what the case's own calls freed. This process itself
+    never computes, so that a child finds no thread pool whose threads it does not have.
     """
     config = item.config
     if config.getoption("--bench-one-process"):

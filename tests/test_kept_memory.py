@@ -17,7 +17,8 @@ import torch, alias_ops
 from alias_ops import reference
 
 torch.manual_seed(0)
-for size, channels, outputs, kernel, groups in ((9, 3, 5, 3, 1), (16, 17, 16, 3, 1), (7, 6, 6, 3, 6), (12, 8, 24, 1, 2)):
+LAYERS = (9, 3, 5, 3, 1), (16, 17, 16, 3, 1), (7, 6, 6, 3, 6), (12, 8, 24, 1, 2)
+for size, channels, outputs, kernel, groups in LAYERS:
     for form in (torch.contiguous_format, torch.channels_last):
         x = torch.randn(3, channels, size, size).to(memory_format=form).requires_grad_()
         weight = torch.randn(outputs, channels // groups, kernel, kernel, requires_grad=True)

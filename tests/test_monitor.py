@@ -198,7 +198,7 @@ def test_update_runs_the_model_in_its_mode_and_measures_whatever_every_is():
         model(x)
         model(100 * x)
         assert monitor.compute()["0"] == pytest.approx(definition(layer, x).item(), rel=1e-5)
-        assert monitor._layers["0"].maps == 4 * 4 * len(x)
+        assert monitor._sums["0"].maps == 4 * 4 * len(x)
     assert model.training
     assert model[1].num_batches_tracked == 6
     with pytest.raises(RuntimeError, match="detached"):

@@ -110,7 +110,7 @@ def test_checkpointed_forward_is_measured_once():
     model, x = Checkpointed(), images(2)
     with AliasingMonitor(model) as monitor:
         model(x).sum().backward()
-    assert monitor._layers["conv"].maps == 2 * 4
+    assert monitor._sums["conv"].maps == 2 * 4
 
 
 def test_compiled_model():
@@ -123,7 +123,7 @@ def test_compiled_model():
         compiled(x)
         compiled(x)
     assert monitor.compute() == pytest.approx(expected, rel=1e-5)
-    assert monitor._layers["0"].maps == 2 * 8 * len(x)
+    assert monitor._sums["0"].maps == 2 * 8 * len(x)
 
 
 def test_counting_forwards_compiles_nothing_anew():
@@ -166,7 +166,7 @@ def test_model_moved_while_watched():
     assert monitor.compute() == pytest.approx(expected, rel=1e-4)
 
 
-def train(model, steps=3):
+def train(model, steps=50):
     torch.manual_seed(7)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     outputs = []
@@ -210,7 +210,7 @@ def test_measuring_keeps_no_graph_and_no_activation():
     model[0].register_forward_hook(lambda module, args, output: activations.append(weakref.ref(output)))
     with AliasingMonitor(model) as monitor:
         model(x).sum().backward()
-        assert all(not layer.total.requires_grad for layer in monitor._layers.values())
+        assert all(not layer.total.requires_grad for layer in monitor._sums.values())
         gc.collect()
         assert len(activations) == 1
         assert activations[0]() is None
