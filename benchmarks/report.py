@@ -47,7 +47,7 @@ def _bar(what: str, value: float | None, least: float | None = None, most: float
     if value is None:
         return Bar(what, wanted, "-", None)
     met = value >= least if least is not None else value <= most  # type: ignore[operator]
-    return Bar(what, wanted, f"{value:.2f}x", met)
+    return Bar(what, wanted, f"{value:.{3 if value < 2 else 2}f}x", met)
 
 
 def _least(results: Iterable[Result], peer: str) -> float | None:
@@ -147,6 +147,24 @@ def _conv_bars(document: dict[str, Any], direction: str) -> list[Bar]:
     return lines
 
 
+def _training_bars(document: dict[str, Any]) -> list[Bar]:
+    results = {r["layer"].rpartition(", ")[2]: r for r in found(document, group="training")}
+    step, check = results.get("step"), results.get("check")
+    every = _inverse(ratio(step, "no monitor")) if step else None
+    # Of ten steps with every=10 one is measured.
+    idle = ratio(step, "not its turn") if step else None
+    tenth = None if every is None or idle is None else every * (0.1 + 0.9 * idle)
+    pgd = ratio(check, "PGD") if check else None
+    memory = next((m["bytes"] for m in document["memory"] if m["op"] == "training step"), None)
+    peaks = [memory[name]["peak"] for name in ("alias_ops", "no monitor")] if memory else None
+    return [
+        _bar("training step with all six layers measured, without a monitor 1", every, most=1.05),
+        _bar("the same with every=10", tenth, most=1.01),
+        _bar("AM of all six layers in the time of the PGD-5 check", _inverse(pgd), most=0.05),
+        _bar("peak memory of the step with all six layers measured, without 1", peaks and peaks[0] / peaks[1], most=1.01),
+    ]
+
+
 def bars(document: dict[str, Any]) -> list[Bar]:
     """What the project set out to reach, beside what this run measured."""
     lines = [
@@ -154,6 +172,7 @@ def bars(document: dict[str, Any]) -> list[Bar]:
         for direction in DIRECTIONS
         for bar in (*_pooling_bars(document, direction), *_conv_bars(document, direction))
     ]
+    lines += _training_bars(document)
     for direction in DIRECTIONS:
         floors = [
             r["floor"]["fraction"]
