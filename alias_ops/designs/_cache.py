@@ -1,6 +1,7 @@
 """One cache for all designs: bounded, and safe to fill from inside any mode of PyTorch."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache, wraps
 from typing import ParamSpec, TypeVar
 
@@ -19,17 +20,25 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+def _outside_transforms() -> AbstractContextManager:
+    if not torch._C._are_functorch_transforms_active():
+        return nullcontext()
+    from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+
+    return temporarily_clear_interpreter_stack()
+
+
 def cached(design: Callable[P, R]) -> Callable[P, R]:
     """Remember a design's last ``CACHED_DESIGNS`` results, ordinary tensors whoever asks first.
 
     A tensor made in inference mode could never serve a graph, one made under a fake mode holds no
-    numbers: the next caller would be handed either.
+    numbers, one made under torch.func belongs to that call: the next caller would be handed any of them.
     """
 
     @lru_cache(maxsize=CACHED_DESIGNS)
     @wraps(design)
     def made(*args, **kwargs):
-        with torch.inference_mode(False), torch.no_grad(), _disable_current_modes():
+        with torch.inference_mode(False), torch.no_grad(), _disable_current_modes(), _outside_transforms():
             return design(*args, **kwargs)
 
     return made  # type: ignore[return-value]

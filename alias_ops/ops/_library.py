@@ -7,15 +7,18 @@ from typing import ParamSpec, TypeVar
 
 import torch
 from torch.autograd import forward_ad
+from torch.compiler import is_compiling
 
 __all__ = [
     "LIBRARY",
     "accumulation_dtype",
     "channels_last",
+    "differentiating",
     "forward_mode",
     "like_input",
     "outside_autocast",
     "plane",
+    "transforming",
 ]
 
 P = ParamSpec("P")
@@ -62,7 +65,29 @@ def forward_mode() -> bool:
     return forward_ad._current_level >= 0
 
 
+def transforming() -> bool:
+    """Whether torch.func maps or differentiates: plain autograd functions are not for it."""
+    return torch._C._are_functorch_transforms_active()
+
+
+def differentiating() -> bool:
+    """Whether derivatives are taken in a way that a registered formula does not serve: forward mode, or torch.func's.
+
+    The PyTorch forms have derivatives in every mode and of every order. Mapped without derivatives (vmap alone),
+    the ops serve; a compiler does not look as closely.
+    """
+    if forward_mode():
+        return True
+    if not transforming() or is_compiling():
+        return transforming()
+    from torch._functorch.pyfunctorch import TransformType, retrieve_all_functorch_interpreters
+
+    return any(level.key() != TransformType.Vmap for level in retrieve_all_functorch_interpreters())
+
+
 def channels_last(x: torch.Tensor) -> bool:
+    if transforming():  # vmap knows of no memory format
+        return False
     return x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 

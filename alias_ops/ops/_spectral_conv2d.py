@@ -80,7 +80,7 @@ def fft_axis(like: torch.Tensor, size: int, kernel: int, stride: int, padding: i
 
 def _signed(spectrum: torch.Tensor) -> torch.Tensor:
     """[f, ...] of something real -> [2, f, ...]: +f and -f."""
-    return torch.stack([spectrum, spectrum.conj_physical()])
+    return torch.stack([spectrum, torch.complex(spectrum.real, -spectrum.imag)])
 
 
 def _over(vector: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

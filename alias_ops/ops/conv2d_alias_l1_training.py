@@ -7,7 +7,7 @@ one map of the strided size each, it saves that the strided convolution, the spe
 import torch
 
 from .. import _backend
-from ._library import LIBRARY, accumulation_dtype, plane
+from ._library import LIBRARY, accumulation_dtype, plane, transforming
 from .conv2d_alias_l1_backward import training_backward
 
 __all__ = ["measure", "serves"]
@@ -23,7 +23,7 @@ def serves(x: torch.Tensor, weight: torch.Tensor, padding: tuple[int, int]) -> b
         return False
     if accumulation_dtype(x.dtype) != x.dtype:
         return False
-    if _backend.serving(x) != "cpu" or torch._C._are_functorch_transforms_active():
+    if _backend.serving(x) != "cpu" or transforming():
         return False
     return plane(weight) != (1, 1) or tuple(padding) != (0, 0)
 

@@ -6,7 +6,15 @@ from torch.compiler import is_compiling
 from .. import _backend
 from .._checks import check_factors
 from . import _triton
-from ._library import LIBRARY, accumulation_dtype, channels_last, forward_mode, like_input, outside_autocast
+from ._library import (
+    LIBRARY,
+    accumulation_dtype,
+    channels_last,
+    forward_mode,
+    like_input,
+    outside_autocast,
+    transforming,
+)
 
 __all__ = ["separable2d", "torch_form"]
 
@@ -43,6 +51,37 @@ class _Eager(torch.autograd.Function):
         return apply(grad, *ctx.arguments), None, None, None
 
 
+class _Transformed(torch.autograd.Function):
+    """The op's derivatives for torch.func and for forward mode, which are the op again."""
+
+    @staticmethod
+    def forward(x, left, right, adjoint):
+        return _KERNEL(x, left, right, adjoint)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        _, *ctx.arguments = inputs
+
+    @staticmethod
+    def backward(ctx, grad):
+        left, right, adjoint = ctx.arguments
+        return apply(grad, left, right, not adjoint), None, None, None
+
+    @staticmethod
+    def jvp(ctx, tangent, *_):
+        return apply(tangent, *ctx.arguments)
+
+    @staticmethod
+    def vmap(info, in_dims, x, left, right, adjoint):
+        _constant(in_dims)
+        return apply(x.movedim(in_dims[0], 0), left, right, adjoint), 0
+
+
+def _constant(in_dims) -> None:
+    if in_dims[1] is not None or in_dims[2] is not None:
+        raise NotImplementedError("separable2d: vmap over the factors is not supported, map over x alone")
+
+
 def _setup_context(ctx, inputs, output) -> None:
     _, left, right = inputs
     ctx.save_for_backward(left, right)
@@ -55,8 +94,7 @@ def _backward(ctx, grad):
 
 
 def _vmap(info, in_dims, x, left, right):
-    if in_dims[1] is not None or in_dims[2] is not None:
-        raise NotImplementedError("separable2d: vmap over the factors is not supported, map over x alone")
+    _constant(in_dims)
     return torch.ops.alias_ops.separable2d(x.movedim(in_dims[0], 0), left, right), 0
 
 
@@ -75,17 +113,15 @@ torch.library.register_autograd("alias_ops::separable2d", _backward, setup_conte
 torch.library.register_vmap("alias_ops::separable2d", _vmap, lib=LIBRARY)
 
 
-def _traced() -> bool:
-    """Compilation and functorch transforms must see the registered op."""
-    return is_compiling() or torch._C._are_functorch_transforms_active()
-
-
 def apply(x: torch.Tensor, left: torch.Tensor, right: torch.Tensor, adjoint: bool = False) -> torch.Tensor:
     """:func:`separable2d`, or its adjoint, for arguments that are right already."""
-    reference = _backend.serving(x) == "reference" or forward_mode()
-    if reference or _traced():
-        form = torch_form if reference else torch.ops.alias_ops.separable2d
+    reference = _backend.serving(x) == "reference"
+    special = transforming() or forward_mode()
+    if reference or is_compiling():  # a graph sees the registered op
+        form = torch_form if reference or special else torch.ops.alias_ops.separable2d
         return form(x, left.mT, right.mT) if adjoint else form(x, left, right)
+    if special:
+        return _Transformed.apply(x, left, right, adjoint)
     if x.requires_grad and torch.is_grad_enabled():
         return _Eager.apply(x, left, right, adjoint)
     return _KERNEL(x, left, right, adjoint)
