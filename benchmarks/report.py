@@ -161,9 +161,7 @@ def _training_bars(document: dict[str, Any]) -> list[Bar]:
         _bar("training step with all six layers measured, without a monitor 1", every, most=1.05),
         _bar("the same with every=10", tenth, most=1.01),
         _bar("AM of all six layers in the time of the PGD-5 check", _inverse(pgd), most=0.05),
-        _bar(
-            "peak memory of the step with all six layers measured, without a monitor 1", peak, most=1.01
-        ),
+        _bar("peak memory of the step with all six layers measured, without a monitor 1", peak, most=1.01),
     ]
 
 
