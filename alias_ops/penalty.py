@@ -42,7 +42,7 @@ class AliasingPenalty(LayerWatch):
     standard deviation of its output, which takes that way out. Start with a weight at which the term is
     about a tenth of the task's loss, watch both with a monitor, and go up from there: what is folded carries
     some information, and with too large a weight the task's loss pays for it.
-    ``examples/penalty.py`` trains a small ResNet with and without.
+    ``examples/demo/penalty.py`` trains a small ResNet with and without.
 
     Args:
         model: any nn.Module with downsampling layers.
