@@ -35,7 +35,8 @@ class AliasingPenalty(LayerWatch):
     Only the forward of the model just run counts, in training or evaluation mode; forwards under
     ``torch.no_grad`` cost nothing and cannot be asked for. A layer frozen inside the model by ``no_grad`` must be left
     out with ``layers``. Works with ``checkpoint(..., use_reentrant=False)``; the backward has to run before
-    ``detach``. Not a module: it is neither in the model's parameters nor in its ``state_dict``.
+    ``detach``. Under DDP and FSDP2 each process takes its own images, and gradients are averaged as those
+    of any loss. Not a module: it is neither in the model's parameters nor in its ``state_dict``.
 
     **What to expect.** AM is proportional to the layer's output. Where BatchNorm follows, a network can lower
     it without aliasing less, by shrinking the layer's weights. ``relative=True`` divides each layer's AM by the
