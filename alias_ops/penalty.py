@@ -35,14 +35,15 @@ class AliasingPenalty(LayerWatch):
     Only the forward of the model just run counts, in training or evaluation mode; forwards under
     ``torch.no_grad`` cost nothing and cannot be asked for. A layer frozen inside the model by ``no_grad`` must be left
     out with ``layers``. Works with ``checkpoint(..., use_reentrant=False)``; the backward has to run before
-    ``detach``. Not a module: it is neither in the model's parameters nor in its ``state_dict``.
+    ``detach``. Under DDP and FSDP2 each process takes its own images, and gradients are averaged as those
+    of any loss. Not a module: it is neither in the model's parameters nor in its ``state_dict``.
 
     **What to expect.** AM is proportional to the layer's output. Where BatchNorm follows, a network can lower
     it without aliasing less, by shrinking the layer's weights. ``relative=True`` divides each layer's AM by the
     standard deviation of its output, which takes that way out. Start with a weight at which the term is
     about a tenth of the task's loss, watch both with a monitor, and go up from there: what is folded carries
     some information, and with too large a weight the task's loss pays for it.
-    ``examples/penalty.py`` trains a small ResNet with and without.
+    ``examples/demo/penalty.py`` trains a small ResNet with and without.
 
     Args:
         model: any nn.Module with downsampling layers.

@@ -53,7 +53,7 @@ class AliasingEarlyStopping:
         stopping = AliasingEarlyStopping(keep_best=True)
         for epoch in range(epochs):
             ...                                           # train, monitored
-            stop = stopping.step(monitor.compute(), model)
+            stop = stopping.step(monitor.mean(), model)
             monitor.reset()
             if stop:
                 print(stopping.reason)
@@ -124,7 +124,7 @@ class AliasingEarlyStopping:
         """Record the AM of an epoch and say whether to stop.
 
         Args:
-            value: a number, a 0-d tensor, or a mapping of them as ``AliasingMonitor.compute()`` returns,
+            value: a number as of ``AliasingMonitor.mean()``, a 0-d tensor, or a mapping of them as of ``compute()``,
                 of which the mean is taken.
             model: whose weights to remember; needed with ``keep_best``.
 

@@ -116,6 +116,18 @@ def test_an_interrupt_while_training_still_reports(tmp_path):
     assert not json.loads((tmp_path / "results.json").read_text())["finished"]
 
 
+def test_the_penalty_lowers_aliasing():
+    line, environment = command("--epochs", "2", "--patches", "32", "--plain", "1", "--relative", "1")
+    line[1] = str(DEMO / "penalty.py")
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    cells = [row.replace("│", " ").split() for row in done.stdout.splitlines() if "%" in row]
+    assert [row[:2] for row in cells] == [["none", "0"], ["plain", "1"], ["relative", "1"]]
+    without, plain, relative = ([float(value) for value in row[2:4]] for row in cells)
+    assert plain[0] < 0.85 * without[0]
+    assert relative[1] < 0.5 * without[1]
+
+
 @pytest.mark.parametrize("option", ["--epochs", "--patches"])
 @pytest.mark.parametrize("value", ["0", "-1", "many"])
 def test_a_wrong_number_is_named(option, value):

@@ -2,8 +2,8 @@
 #pragma once
 
 #include <cstddef>
-#include <vector>
 
+#include "buffer.h"
 #include "simd.h"
 
 namespace alias_ops::ALIAS_OPS_ISA {
@@ -94,7 +94,7 @@ class PackedRows {
 
  private:
   int64_t rows_ = 0, inner_ = 0;
-  std::vector<C> values_;
+  Buffer<C> values_;
 };
 
 // Rows of `packed` times a panel x[inner][vectors] (steps in elements).

@@ -68,7 +68,13 @@ def _record(run: Run, held_out: Patches, probe: torch.Tensor) -> None:
 
 
 def train(
-    run: Run, patches: Patches, held_out: Patches, probe: torch.Tensor, seed: int, show: Callable[[Run], None]
+    run: Run,
+    patches: Patches,
+    held_out: Patches,
+    probe: torch.Tensor,
+    seed: int,
+    show: Callable[[Run], None],
+    term: Callable[[], torch.Tensor] | None = None,
 ) -> None:
     """Run all epochs of ``run``.
 
@@ -77,6 +83,7 @@ def train(
         held_out: for the accuracy after each epoch.
         probe: images that AM is measured on, before training and after each epoch.
         show: called whenever ``run`` has changed.
+        term: what is added to the loss of each forward, if anything.
     """
     optimizer = torch.optim.SGD(run.model.parameters(), LEARNING_RATE, momentum=0.9, weight_decay=5e-4, nesterov=True)
     generator = torch.Generator().manual_seed(seed)
@@ -95,7 +102,7 @@ def train(
             logits = run.model(torch.where(flipped, images.flip(-1), images))
             loss = F.cross_entropy(logits, labels)
             optimizer.zero_grad()
-            loss.backward()
+            (loss if term is None else loss + term()).backward()
             optimizer.step()
             schedule.step()
             seen += len(labels)
