@@ -140,7 +140,7 @@ def backend(name: str) -> Iterator[None]:
 
     Raises:
         ValueError: unknown name.
-        Unavailable: (a RuntimeError) the backend cannot run here.
+        RuntimeError: the backend cannot run here.
     """
     global _forced
     _checked(name, "backend")

@@ -64,7 +64,7 @@ def flc_pool2d(x: torch.Tensor, stride: IntPair = 2, *, variant: str = "centered
 
 
 def asap_pool2d(x: torch.Tensor, stride: IntPair = 2, *, variant: str = "centered") -> torch.Tensor:
-    """ASAP pooling: FLC pooling under the square root of a Hamming window, which leaves no ringing.
+    """ASAP pooling: FLC pooling under the square root of a Hamming window, which rings less at edges.
 
     The window is ``w(k) = sqrt(0.54 + 0.46 cos(2 pi k / H))`` on the kept frequencies k, so a constant
     map keeps its value exactly.
@@ -112,7 +112,7 @@ def aliasing(x: torch.Tensor, stride: IntPair = 2, *, reduction: str = "mean") -
         A scalar, or [...] with "none"; float32 for half-precision x, otherwise x's dtype. The mean
         of no maps is NaN, as in torch.
 
-    Gradients: first order; |0| has gradient 0.
+    Gradients: first order; ``|0|`` has gradient 0.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
@@ -169,7 +169,7 @@ def conv2d_aliasing(
         otherwise x's dtype.
 
     Gradients: first order with respect to x and weight (the whole derivative, ``output`` or not);
-    |0| has gradient 0. Where they will be wanted of float32 or float64, the CPU keeps one number for
+    ``|0|`` has gradient 0. Where they will be wanted of float32 or float64, the CPU keeps one number for
     each of the strided output's until then.
 
     Raises:

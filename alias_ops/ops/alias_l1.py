@@ -64,7 +64,7 @@ def alias_l1(x: torch.Tensor, stride: tuple[int, int]) -> torch.Tensor:
     Returns:
         [...] in float32 for half-precision x, otherwise in x's dtype.
 
-    Gradients: first order with respect to x; |0| has gradient 0.
+    Gradients: first order with respect to x; ``|0|`` has gradient 0.
     """
     height, width = plane(x)
     if max(height, width) > _fft.DENSE_MAPS_LIMIT:
