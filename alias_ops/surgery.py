@@ -41,7 +41,7 @@ class Replacement(NamedTuple):
 
 
 class ReplacementReport(tuple[Replacement, ...]):
-    """What :func:`alias_ops.replace_downsampling` did: a :class:`Replacement` for each layer, in order; prints as a table."""
+    """What :func:`alias_ops.replace_downsampling` did: a :class:`Replacement` for each layer; prints as a table."""
 
     __slots__ = ()
 

@@ -8,7 +8,8 @@ from docutils.utils.math.latex2mathml import tex2mathml
 import alias_ops
 
 project = "alias_ops"
-author = copyright = "the alias_ops authors"
+author = "the alias_ops authors"
+project_copyright = author
 version = release = alias_ops.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
@@ -29,6 +30,7 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 
+smartquotes = False  # "mean" is an argument
 html_theme = "furo"
 html_title = f"alias_ops {version}"
 html_math_renderer = "mathml"

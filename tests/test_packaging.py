@@ -40,23 +40,6 @@ def test_everything_exported_exists():
     assert [name for name in alias_ops.__all__ if not hasattr(alias_ops, name)] == []
 
 
-@pytest.mark.parametrize("file", ["README.md", "CONTRIBUTING.md"])
-def test_links_lead_somewhere(file):
-    targets = re.findall(r"\]\(([^)#]+)\)|(?:src|href)=\"([^\"#]+)\"", (ROOT / file).read_text())
-    local = [a or b for a, b in targets if "://" not in (a or b)]
-    missing = [target for target in local if not (ROOT / target).exists()]
-    assert missing == []
-
-
-def test_the_readme_runs_as_written(capsys):
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert blocks
-    namespace = {}
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), namespace)
-    assert capsys.readouterr().out
-
-
 def test_the_citation_is_of_this_version():
     yaml = pytest.importorskip("yaml")
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())

@@ -68,7 +68,8 @@ def load_published(model: nn.Module, state_dict: Mapping[str, Any]) -> None:
     themselves, with numbers that are not in the checkpoint. These here do not: normalise before.
 
     Args:
-        model: of the checkpoint's architecture; one of this package, or one that :func:`alias_ops.replace_downsampling` changed.
+        model: of the checkpoint's architecture; one of this package, or one that
+            :func:`alias_ops.replace_downsampling` changed.
         state_dict: as ``torch.load`` returns it.
 
     Raises:
