@@ -8,7 +8,8 @@ import pytest
 import torch
 from helpers import randn
 
-torchmetrics = pytest.importorskip("torchmetrics")
+pytest.importorskip("torchmetrics")
+import torchmetrics
 
 import alias_ops
 from alias_ops.integrations.torchmetrics import AliasingMeasure

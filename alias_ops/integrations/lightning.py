@@ -85,6 +85,7 @@ class AliasingCallback(Callback):
        the reason is printed once. With ``keep_best`` the weights from before the rise are in the module afterwards.
     5. The sums of the epoch and the stopping's past are in the checkpoint: a resumed fit goes on as if it had
        not stopped. Of several processes, only the sums of rank zero are; the others begin anew within their epoch.
+       (A checkpoint from within an epoch's last batch lacks that epoch's value: Lightning resumes past its end.)
 
     ``monitor`` is the current fit's monitor, or the last one's with its results.
 
@@ -176,9 +177,6 @@ class AliasingCallback(Callback):
             self.monitor.load_state_dict(self._loaded)
         self._loaded = None
 
-    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        self._reset("train", trainer)
-
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         self._open("train", trainer, batch_idx)
 
@@ -195,13 +193,10 @@ class AliasingCallback(Callback):
         if stopping is not None and stopping.stopped and stopping.best_state_dict is not None:
             stopping.restore(pl_module)
 
-    def on_validation_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        self._reset("validate", trainer)
-
     def on_validation_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        self._open("validate", trainer, batch_idx)
+        self._open("validate", trainer, batch_idx, dataloader_idx)
 
     def on_validation_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -227,12 +222,14 @@ class AliasingCallback(Callback):
         wanted = stage == self.stage and not trainer.sanity_checking
         return monitor if wanted and monitor is not None and monitor.attached else None
 
-    def _reset(self, stage: str, trainer: Any) -> None:
-        if monitor := self._measures(stage, trainer):
+    def _open(self, stage: str, trainer: Any, batch: int, loader: int = 0) -> None:
+        monitor = self._measures(stage, trainer)
+        if monitor is None:
+            return
+        # Not at an epoch's start: a fit that resumes from an epoch's last batch has no such hook.
+        if batch == loader == 0:
             monitor.reset()
-
-    def _open(self, stage: str, trainer: Any, batch: int) -> None:
-        if (monitor := self._measures(stage, trainer)) and batch % self.every == 0:
+        if batch % self.every == 0:
             monitor.begin()
 
     def _close(self, stage: str, trainer: Any, pl_module: Any) -> None:
