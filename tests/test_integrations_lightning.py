@@ -298,6 +298,21 @@ def test_a_part_can_be_watched(tmp_path, part):
     assert callback.monitor.mean() > 0
 
 
+@pytest.mark.parametrize("compiled", ["part", "module"])
+def test_what_is_compiled_is_measured(tmp_path, compiled):
+    torch.compiler.reset()
+    model, record = Net(rate=0.0), Record()
+    if compiled == "part":
+        model.net = torch.compile(model.net, backend="eager")
+    whole = torch.compile(model, backend="eager") if compiled == "module" else model
+    callback = AliasingCallback(layers=lambda name, _: name.endswith(".0"))
+    trainer(tmp_path, callback, record, max_epochs=1).fit(whole, loader(), loader(seed=9))
+    plain = Net()
+    expected = measured(plain, plain.net[:1], loader()).mean()
+    assert record.epochs[0]["aliasing/mean"] == pytest.approx(expected, rel=1e-6)
+    assert callback.monitor.state_dict()["maps"] == dict.fromkeys(callback.monitor.layers, 6 * SIZE * BATCHES)
+
+
 class Checkpointed(Net):
     """Manual optimisation with activation checkpointing: backward runs the layers again, within the batch."""
 
