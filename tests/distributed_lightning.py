@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from helpers import randn
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -66,25 +66,36 @@ class Record(Callback):
         self.metric = self.metric.compute().item()
 
 
+def fit(folder, epochs, *callbacks, resume=None):
+    arguments = {"accelerator": "cpu", "devices": 2, "strategy": "ddp", "max_epochs": epochs, "logger": False}
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False}
+    # Without its sampler, which shuffles.
+    trainer = Trainer(
+        callbacks=list(callbacks), default_root_dir=folder, use_distributed_sampler=False, **arguments, **quiet
+    )
+    trainer.fit(Net(), ckpt_path=resume)
+    return trainer.global_rank
+
+
 def main(folder):
     torch.set_num_threads(1)
     record = Record()
     callback = AliasingCallback(stopping=AliasingEarlyStopping(window=2, keep_best=True), every=2)
-    arguments = {"accelerator": "cpu", "devices": 2, "strategy": "ddp", "max_epochs": EPOCHS, "logger": False}
-    arguments["use_distributed_sampler"] = False  # it shuffles
-    quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    saved = ModelCheckpoint(folder, filename="{step}", every_n_train_steps=2, save_top_k=-1)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        trainer = Trainer(callbacks=[callback, record], default_root_dir=folder, **arguments, **quiet)
-        trainer.fit(Net())
+        rank = fit(folder, EPOCHS, callback, record, saved)
+    resumed = AliasingCallback(every=2)
+    fit(folder, 1, resumed, ModelCheckpoint(folder / "rest"), resume=folder / "step=2.ckpt")
     found = {
         "epochs": record.epochs,
         "history": callback.stopping.history,
         "maps": callback.monitor.state_dict()["maps"],
+        "resumed": resumed.monitor.state_dict()["maps"],
         "metric": record.metric,
         "advice": [str(one.message) for one in caught if "sync_dist" in str(one.message)],
     }
-    (folder / f"rank{trainer.global_rank}.json").write_text(json.dumps(found))
+    (folder / f"rank{rank}.json").write_text(json.dumps(found))
 
 
 if __name__ == "__main__":

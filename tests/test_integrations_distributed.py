@@ -51,6 +51,12 @@ def test_every_process_logs_and_judges_am_of_all_images(ranks):
     assert found[0]["epochs"] == found[1]["epochs"]
 
 
+def test_a_checkpoint_counts_once(ranks):
+    """Saved before the last of three batches, of which every process measures the first and the last."""
+    found, _ = ranks
+    assert [rank["resumed"] for rank in found] == [{"net.0": 16, "net.1": 16}, {"net.0": 8, "net.1": 8}]
+
+
 def test_the_reason_is_printed_once(ranks):
     _, stops = ranks
     assert len(stops) == 1

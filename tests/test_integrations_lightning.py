@@ -118,6 +118,8 @@ def test_only_its_stage_is_measured(tmp_path, stage):
     model, record = Net(rate=0.0), Record()
     callback = AliasingCallback(stage=stage, layers=["net.0"], max_samples=3)
     fit = trainer(tmp_path, callback, record, val_check_interval=1, num_sanity_val_steps=2)
+    fit.validate(model, loader(), verbose=False)
+    assert callback.monitor is None
     fit.fit(model, loader(), loader(seed=9, batches=2))
     batches = [(x[:3], y[:3]) for x, y in (loader() if stage == "train" else loader(seed=9, batches=2))]
     expected = measured(model, model.net[:1], batches).mean()
@@ -216,7 +218,7 @@ def test_a_resumed_fit_goes_on_as_if_it_had_not_stopped(tmp_path, step):
         callback = AliasingCallback(stopping=stopping)
         saved = ModelCheckpoint(folder, filename="{step}", every_n_train_steps=1, save_top_k=-1)
         fit = trainer(folder, callback, saved, enable_checkpointing=True)
-        fit.fit(model, loader(), ckpt_path=resume, weights_only=True)
+        fit.fit(model, loader(), ckpt_path=resume)
         return callback, model
 
     whole, model = run(tmp_path / "whole")
@@ -242,7 +244,7 @@ def test_a_fit_resumed_between_epochs_has_every_value_once(tmp_path, stage, vali
         fit = trainer(folder, callback, saved, enable_checkpointing=True, max_epochs=3)
         model = Net()
         model.net[3].p = 0.0
-        fit.fit(model, loader(), loader(seed=9) if validated else None, ckpt_path=resume, weights_only=True)
+        fit.fit(model, loader(), loader(seed=9) if validated else None, ckpt_path=resume)
         return callback.stopping.history
 
     whole = run(tmp_path / "whole")
@@ -252,11 +254,11 @@ def test_a_fit_resumed_between_epochs_has_every_value_once(tmp_path, stage, vali
 
 def test_a_checkpoint_from_am(tmp_path):
     saved = ModelCheckpoint(tmp_path, monitor="aliasing/mean", mode="min", filename="best")
-    callback = AliasingCallback()
-    trainer(tmp_path, callback, saved, enable_checkpointing=True).fit(Net(), loader())
-    assert saved.best_model_score.item() > 0
+    callback, model = AliasingCallback(stopping=AliasingEarlyStopping(keep_best=True)), Net(rate=0.0)
+    trainer(tmp_path, callback, saved, enable_checkpointing=True).fit(model, loader())
+    assert saved.best_model_score.item() == pytest.approx(min(callback.stopping.history), rel=1e-6)
     state = torch.load(tmp_path / "best.ckpt", weights_only=True)["callbacks"][callback.state_key]
-    assert state["stopping"] is None
+    assert torch.equal(state["stopping"]["best"]["head.weight"], model.head.weight)
     assert state["monitor"]["maps"]["net.4"] == 6 * SIZE * BATCHES
 
 
