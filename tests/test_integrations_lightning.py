@@ -1,97 +1,26 @@
-"""AliasingCallback under Lightning's own Trainer: what is measured, logged, stopped, saved, and left alone."""
+"""AliasingCallback under Lightning's own Trainer: what is measured, what is logged, and what is left alone."""
 
-import copy
 import csv
-import logging
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import randn, run_python
+from helpers import run_python
+from lightning_fits import BATCHES, SIZE, Net, Record, hooks, loader, measured, trainer
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-from torch.utils.data import DataLoader, TensorDataset
 
 pytest.importorskip("lightning")
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger
 
-from alias_ops import AliasingEarlyStopping, AliasingMonitor
+from alias_ops import AliasingEarlyStopping
 from alias_ops.integrations.lightning import AliasingCallback
 
 # Lightning's, about loaders without workers, steps fewer than a log interval, and its own use of PyTorch.
 pytestmark = pytest.mark.filterwarnings("ignore:::lightning", "ignore:::torch")
-
-BATCHES, SIZE = 3, 4
-
-
-def loader(seed=0, batches=BATCHES):
-    x = randn(batches * SIZE, 3, 16, 16, seed=seed, dtype=torch.float32)
-    return DataLoader(TensorDataset(x, torch.arange(len(x)) % 5), batch_size=SIZE)
-
-
-class Net(LightningModule):
-    """Its training_step calls parts of it and never itself; made of layers, or making them later."""
-
-    def __init__(self, rate=0.1):
-        super().__init__()
-        torch.manual_seed(0)
-        self.net = nn.Sequential(
-            nn.Conv2d(3, 6, 3, 2, 1), nn.BatchNorm2d(6), nn.ReLU(), nn.Dropout(0.2), nn.MaxPool2d(2)
-        )
-        self.head = nn.Linear(6, 5)
-        self.rate = rate
-
-    def loss(self, batch):
-        x, labels = batch
-        return F.cross_entropy(self.head(self.net(x).mean((-1, -2))), labels)
-
-    def training_step(self, batch, batch_idx):
-        return self.loss(batch)
-
-    def validation_step(self, batch, batch_idx):
-        self.loss(batch)
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), self.rate)
-
-
-def trainer(folder, *callbacks, **arguments):
-    torch.manual_seed(1)
-    defaults = {"max_epochs": 2, "enable_checkpointing": False, "log_every_n_steps": 1, "logger": False}
-    return Trainer(
-        accelerator="cpu",
-        devices=1,
-        default_root_dir=folder,
-        callbacks=list(callbacks),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **{**defaults, **arguments},
-    )
-
-
-class Record(Callback):
-    """Callback metrics at the end of every epoch, and the hooks that a forward would meet outside of a fit."""
-
-    def __init__(self):
-        self.epochs = []
-
-    def on_train_epoch_end(self, trainer, pl_module):
-        self.epochs.append({name: value.item() for name, value in trainer.callback_metrics.items()})
-
-
-def hooks(model):
-    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
-
-
-def measured(model, part, batches):
-    """AM that a monitor finds in these batches, whatever else the loader has; a frozen network's."""
-    with torch.no_grad(), AliasingMonitor(part) as monitor:
-        for x, _ in batches:
-            part(x)
-    return monitor
 
 
 @pytest.mark.parametrize("by", ["block", "layer"])
@@ -163,103 +92,6 @@ def test_steps_reach_the_logger(tmp_path):
     assert [value for _, value in steps] == pytest.approx(expected, rel=1e-6)
     (mean,) = [float(row["aliasing/mean"]) for row in table if row["aliasing/mean"]]
     assert mean == pytest.approx(sum(expected) / 3, rel=1e-6)
-
-
-class Louder(Net):
-    """AM rises with the weights, which grow a hundredfold in epoch 3."""
-
-    def on_train_epoch_start(self):
-        if self.current_epoch == 3:
-            with torch.no_grad():
-                self.net[0].weight.mul_(100)
-
-
-@pytest.mark.parametrize("stage", ["train", "validate"])
-def test_the_rule_stops_the_trainer_says_why_once_and_restores(tmp_path, caplog, stage):
-    weights = []
-
-    class Keep(Callback):
-        def on_train_epoch_end(self, trainer, pl_module):
-            weights.append(copy.deepcopy(pl_module.state_dict()))
-
-    model = Louder()
-    stopping = AliasingEarlyStopping(threshold=0.5, window=2, keep_best=True)
-    callback = AliasingCallback(stage=stage, stopping=stopping)
-    fit = trainer(tmp_path, callback, Keep(), max_epochs=9, min_epochs=6, num_sanity_val_steps=1)
-    with caplog.at_level(logging.INFO):
-        fit.fit(model, loader(), loader(seed=9))
-    assert stopping.stopped
-    assert "at step 4 " in stopping.reason
-    assert fit.current_epoch == 6  # not before min_epochs
-    assert len(stopping.history) == 6
-    assert [r.getMessage() for r in caplog.records].count(
-        f"AliasingCallback stops the training: {stopping.reason}"
-    ) == 1
-    # Validation comes before the hooks of the training epoch, with the same weights.
-    for name, value in model.state_dict().items():
-        assert torch.equal(value, weights[2][name])
-    assert not torch.equal(model.net[0].weight, weights[5]["net.0.weight"])
-
-
-def test_without_a_rise_it_trains_to_the_end(tmp_path):
-    stopping = AliasingEarlyStopping(threshold=0.5, window=2, keep_best=True)
-    model = Net()
-    fit = trainer(tmp_path, AliasingCallback(stopping=stopping), max_epochs=4)
-    fit.fit(model, loader())
-    assert (fit.current_epoch, stopping.stopped, len(stopping.history)) == (4, False, 4)
-    assert torch.equal(model.net[0].weight, stopping.best_state_dict["net.0.weight"])  # the last step's, not restored
-
-
-@pytest.mark.parametrize("step", [2, 3, 4])  # in the first epoch, in its last batch, in the second
-def test_a_resumed_fit_goes_on_as_if_it_had_not_stopped(tmp_path, step):
-    def run(folder, resume=None):
-        stopping, model = AliasingEarlyStopping(keep_best=True), Net(rate=0.0)
-        model.net[3].p = 0.0
-        callback = AliasingCallback(stopping=stopping)
-        saved = ModelCheckpoint(folder, filename="{step}", every_n_train_steps=1, save_top_k=-1)
-        fit = trainer(folder, callback, saved, enable_checkpointing=True)
-        fit.fit(model, loader(), ckpt_path=resume)
-        return callback, model
-
-    whole, model = run(tmp_path / "whole")
-    resumed, _ = run(tmp_path / "rest", tmp_path / "whole" / f"step={step}.ckpt")
-    # An ordinary loader begins anew: the rest of the epoch is its first batches.
-    first, second, third = loader()
-    again = {2: [first, second, first], 3: [first, second, third], 4: [first, first, second]}[step]
-    expected = measured(model, model.net, again).mean()
-    usual = whole.monitor.mean()
-    # Resuming from an epoch's last batch, Lightning calls neither the end of this epoch nor the start of the next.
-    history = {2: [expected, usual], 3: [usual], 4: [usual, expected]}[step]
-    assert resumed.stopping.history == pytest.approx(history, rel=1e-6)
-    assert resumed.monitor.state_dict()["maps"]["net.0"] == 6 * SIZE * BATCHES
-    assert torch.equal(resumed.stopping.best_state_dict["head.weight"], model.head.weight)
-    assert whole.stopping.history == [usual, usual]
-
-
-@pytest.mark.parametrize(("stage", "validated"), [("train", True), ("train", False), ("validate", True)])
-def test_a_fit_resumed_between_epochs_has_every_value_once(tmp_path, stage, validated):
-    def run(folder, resume=None):
-        callback = AliasingCallback(stage=stage, stopping=AliasingEarlyStopping())
-        saved = ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1)
-        fit = trainer(folder, callback, saved, enable_checkpointing=True, max_epochs=3)
-        model = Net()
-        model.net[3].p = 0.0
-        fit.fit(model, loader(), loader(seed=9) if validated else None, ckpt_path=resume)
-        return callback.stopping.history
-
-    whole = run(tmp_path / "whole")
-    assert len(set(whole)) == 3
-    assert run(tmp_path / "rest", tmp_path / "whole" / "epoch=0.ckpt") == whole
-
-
-def test_a_checkpoint_from_am(tmp_path):
-    saved = ModelCheckpoint(tmp_path, monitor="aliasing/mean", mode="min", filename="best")
-    callback, model = AliasingCallback(stopping=AliasingEarlyStopping(keep_best=True)), Net(rate=0.0)
-    trainer(tmp_path, callback, saved, enable_checkpointing=True).fit(model, loader())
-    assert saved.best_model_score.item() == pytest.approx(min(callback.stopping.history), rel=1e-6)
-    state = torch.load(tmp_path / "best.ckpt", weights_only=True)["callbacks"][callback.state_key]
-    assert torch.equal(state["stopping"]["best"]["head.weight"], model.head.weight)
-    assert state["monitor"]["maps"]["net.4"] == 6 * SIZE * BATCHES
 
 
 def test_the_model_is_as_it_was_after_a_fit_and_after_an_exception(tmp_path):
