@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -51,10 +52,11 @@ def test_links_lead_somewhere(file):
 def test_the_readme_runs_as_written(capsys):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert blocks
-    namespace = {}
+    namespace, extras = {}, [find_spec(name) for name in ("lightning", "torchmetrics")]
     for block in blocks:
-        exec(compile(block, "README.md", "exec"), namespace)
-    assert capsys.readouterr().out
+        if all(extras) or "alias_ops.integrations" not in block:
+            exec(compile(block, "README.md", "exec"), namespace)
+            assert capsys.readouterr().out
 
 
 def test_the_citation_is_of_this_version():
