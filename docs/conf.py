@@ -22,6 +22,7 @@ myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 myst_update_mathjax = False
 
+autodoc_mock_imports = ["lightning", "pytorch_lightning", "torchmetrics"]
 autodoc_inherit_docstrings = False  # nn.Module's, of forward
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
