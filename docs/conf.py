@@ -1,6 +1,8 @@
 """Sphinx configuration: ``make docs``. Nothing is fetched while building, nor by a browser that reads the pages."""
 
 import re
+import sys
+from types import ModuleType
 
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
@@ -16,13 +18,12 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphin
 exclude_patterns = ["_build"]
 nitpicky = True
 # Names of other projects: looking them up would need the network.
-nitpick_ignore_regex = [(r"py:.*", r"(torch|collections|numpy|np|nn|dist)\..*")]
+nitpick_ignore_regex = [(r"py:.*", r"(torch|collections|numpy|np|nn|dist)\..*|SummaryWriter")]
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 myst_update_mathjax = False
 
-autodoc_mock_imports = ["lightning", "pytorch_lightning", "torchmetrics"]
 autodoc_inherit_docstrings = False  # nn.Module's, of forward
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
@@ -40,6 +41,18 @@ copybutton_prompt_text = "$ "
 
 # As files of the repository call each other, and what these are among the pages.
 PAGES = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md", "benchmarks/NOTES.md": "notes.md"}
+
+
+# What alias_ops.integrations takes from optional libraries, which the build does without. Not autodoc_mock_imports:
+# autodoc looks for the source of a mocked base class, and imports its library for it.
+for name, members in {
+    "lightning.pytorch": {"Callback": object},
+    "lightning.pytorch.utilities": {"rank_zero_info": print},
+    "torch.utils.tensorboard": {"SummaryWriter": object},
+    "torchmetrics": {"Metric": object},
+}.items():
+    sys.modules[name] = ModuleType(name)
+    vars(sys.modules[name]).update(members)
 
 
 def _read_included(app, path, parent, content):
