@@ -29,13 +29,15 @@ PEERS := kornia kornia-rs timm antialiased-cnns
 RESULTS := benchmarks/results/$(shell date +%Y-%m-%d)-cpu.json
 BENCH :=
 
-.PHONY: help demo test bench check format build clean distclean
+.PHONY: help demo test bench docs docs-figures check format build clean distclean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo       install into .venv, run examples/demo, write demo_output/"
 	@echo "make test       install into .venv, run the tests"
 	@echo "make bench      install into .venv, time everything (a quarter of an hour), write benchmarks/results and figures"
+	@echo "make docs       install into .venv, write the documentation to docs/_build/html; a warning is an error"
+	@echo "make docs-figures  draw the figures of docs/concepts.md anew"
 	@echo "make check      ruff, mypy and clang-format"
 	@echo "make format     let ruff and clang-format rewrite the sources"
 	@echo "make build      sdist and wheel in dist/"
@@ -51,6 +53,13 @@ test: $(STAMP)-test
 bench: $(STAMP)-bench
 	-$(PIP) install --quiet --no-deps $(PEERS)
 	$(BIN)/alias-ops bench --json $(RESULTS) --figures docs/img $(BENCH)
+
+docs: $(STAMP)-docs
+	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html
+	@echo docs/_build/html/index.html
+
+docs-figures: $(STAMP)-cli
+	$(BIN)/python docs/figures.py
 
 check: $(STAMP)-dev
 	$(BIN)/ruff check
@@ -81,7 +90,7 @@ $(STAMP)-%: $(VENV)/torch $(SOURCES)
 	@touch $@
 
 clean:
-	rm -rf build dist demo_output alias_ops.egg-info alias_ops/_C*.so $(VENV)/installed-*
+	rm -rf build dist demo_output docs/_build alias_ops.egg-info alias_ops/_C*.so $(VENV)/installed-*
 	rm -rf .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find alias_ops tests benchmarks examples -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
