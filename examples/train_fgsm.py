@@ -33,11 +33,14 @@ def train(settings: Settings, processes: Processes, interrupt: Interrupt) -> int
     """Train, check, save after every epoch, until the last one, a rule or an interrupt; returns the exit status."""
     first = processes.rank == 0
     console = Console(highlight=False, quiet=not first)
-    dataset = data.cifar10(settings.data) if settings.data else data.photographs(settings.patches, settings.seed)
-    training = Training(settings, dataset, processes)
-    if settings.resume:
-        results.load(training, settings.output)
-    settings.output.mkdir(parents=True, exist_ok=True)
+    try:
+        dataset = data.cifar10(settings.data) if settings.data else data.photographs(settings.patches, settings.seed)
+        training = Training(settings, dataset, processes)
+        if settings.resume:
+            results.load(training, settings.output)
+        settings.output.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        sys.exit(f"train_fgsm.py: {error}")
     print_start(console, training)
     interrupted = False
     with Terminal(console, training) as terminal:
@@ -53,8 +56,8 @@ def train(settings: Settings, processes: Processes, interrupt: Interrupt) -> int
         print_verdict(console, training)
         if first:
             title = f"{settings.model} ({settings.downsampling}), {dataset.name}, FGSM {settings.epsilon:g}/255"
-            figure.draw(training.history, title, settings.output / "training.png")
-    files = ", ".join(sorted(path.name for path in settings.output.iterdir())) or "nothing yet"
+            figure.draw(training.history, title, settings.output / results.FIGURE)
+    files = ", ".join(results.written(settings.output)) or "nothing yet"
     console.print(f"\n{'Interrupted. ' * interrupted}In {settings.output}: {files}", soft_wrap=True)
     if interrupted and training.history:
         console.print(f"--resume goes on with epoch {len(training.history) + 1}.")
@@ -69,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with Interrupt(processes.world) as interrupt:
             return train(settings, processes, interrupt)
-    except (Diverged, OSError, ValueError) as error:
+    except Diverged as error:
         sys.exit(f"train_fgsm.py: {error}")
     finally:
         processes.leave()

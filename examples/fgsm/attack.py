@@ -1,6 +1,5 @@
 """The attack that the network trains against, the one that checks it, and the rule built on the check."""
 
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -70,8 +69,7 @@ def pgd_survivors(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, 
         steps: of the descent, each a forward and a backward; one more forward judges.
     """
     attack = LinfPGD(rel_stepsize=0.25, steps=steps, random_start=True)
-    with _frozen(model), warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+    with _frozen(model):
         victim = PyTorchModel(model, bounds=(0, 1), device=images.device)
         _, _, fooled = attack(victim, images, labels, epsilons=epsilon)
     return int((~fooled).sum())

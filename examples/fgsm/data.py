@@ -65,7 +65,7 @@ def photographs(per_class: int, seed: int) -> Dataset:
 
     train, held_out = (
         Images((255 * patches.images).round().byte(), patches.labels)
-        for patches in cut_pixels(per_class, max(8, per_class // 4), seed)
+        for patches in cut_pixels(per_class, max(2, per_class // 4), seed)
     )
     return Dataset("photographs", len(CLASSES), train, held_out, (MEAN,) * 3, (STD,) * 3)
 

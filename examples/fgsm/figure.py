@@ -1,5 +1,6 @@
 """Accuracies and AM over the epochs, with the epochs in which the two rules say stop."""
 
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib as mpl
@@ -18,7 +19,8 @@ ACCURACIES = {
     "pgd_accuracy": ("PGD", {"color": "#D55E00", "marker": "^", "linestyle": "-."}),
 }
 RULES = {"am": ("AM rule", "#009E73", ":"), "pgd": ("PGD rule", "#D55E00", "--")}
-GREYS = ("#7f7f7f", "#9e9e9e", "#b8b8b8", "#cccccc")
+BLOCKS = (("#555555", "-"), ("#777777", "--"), ("#777777", "-."), ("#777777", ":"))
+BESIDE = 0.006  # of the width: where both rules stop in the same epoch, their lines do not cover each other
 RC = {
     "font.size": 15,
     "axes.titlesize": 15,
@@ -36,9 +38,9 @@ def _accuracies(ax, epochs: list[int], history: list[Epoch]) -> None:
 
 
 def _aliasing(ax, epochs: list[int], history: list[Epoch]) -> None:
-    for block, color in zip(history[0].blocks, GREYS * len(history[0].blocks)):
+    for block, (color, dashes) in zip(history[0].blocks, cycle(BLOCKS)):
         values = [e.blocks[block] for e in history]
-        ax.plot(epochs, values, linewidth=1.5, color=color, label=block)
+        ax.plot(epochs, values, linewidth=1.5, color=color, linestyle=dashes, label=block)
     ax.plot(epochs, [e.am for e in history], linewidth=3, marker="D", markersize=7, color="#CC79A7", label="mean")
     ax.set_ylim(bottom=0)
     ax.set_ylabel("aliasing measure (AM)")
@@ -60,18 +62,21 @@ def draw(history: list[Epoch], title: str, path: Path) -> Path:
         _accuracies(axes[0], epochs, history)
         if measured:
             _aliasing(axes[1], epochs, history)
-        for rule, when in stopping_epochs(history).items():
+        stops = stopping_epochs(history)
+        for side, (rule, when) in zip((-1, 1), stops.items()):
             if when is not None:
                 name, color, dashes = RULES[rule]
+                at = when + side * BESIDE * len(epochs) * (stops["am"] == stops["pgd"])
                 for ax in axes:
                     label = f"{name}:\nstop, epoch {when}" if ax is axes[0] else None
-                    ax.axvline(when, color=color, linestyle=dashes, linewidth=2.5, alpha=0.8, label=label)
+                    ax.axvline(at, color=color, linestyle=dashes, linewidth=2.5, label=label)
         for ax in axes:
             ax.grid(axis="y", alpha=0.4)
             # Beside the axes: inside, there is no place that no line ever crosses.
             ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
         axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
         axes[-1].set_xlabel("epoch")
+        figure.align_ylabels()
         figure.suptitle(title)
         figure.savefig(path, dpi=100)
     return path

@@ -17,9 +17,9 @@ import torch
 import alias_ops
 from fgsm.training import Epoch, Training
 
-__all__ = ["LAST", "WEIGHTS", "load", "save", "stopping_epochs"]
+__all__ = ["FIGURE", "load", "save", "stopping_epochs", "written"]
 
-LAST, WEIGHTS = "last.pt", "model.pt"
+LAST, WEIGHTS, TABLE, SUMMARY, FIGURE = "last.pt", "model.pt", "results.csv", "results.json", "training.png"
 
 
 def _replace(path: Path, content: bytes) -> None:
@@ -98,21 +98,25 @@ def _summary(training: Training) -> dict[str, Any]:
     }
 
 
-def save(training: Training, folder: Path) -> list[Path]:
+def save(training: Training, folder: Path) -> None:
     """After an epoch: last.pt to resume from, results.csv, results.json, and model.pt with the weights alone.
 
     model.pt is left alone in the epoch in which the rule in charge says stop: its weights are those from before.
     """
     contents = {
         LAST: _bytes(training.state_dict()),
-        "results.csv": _table(training.history).encode(),
-        "results.json": (json.dumps(_summary(training), indent=1) + "\n").encode(),
+        TABLE: _table(training.history).encode(),
+        SUMMARY: (json.dumps(_summary(training), indent=1) + "\n").encode(),
     }
     if not training.stopped:
         contents[WEIGHTS] = _bytes(training.model.network.state_dict())
     for name, content in contents.items():
         _replace(folder / name, content)
-    return [folder / name for name in (*contents, *([] if WEIGHTS in contents else [WEIGHTS]))]
+
+
+def written(folder: Path) -> list[str]:
+    """Names of the files that a run has left in its folder."""
+    return [name for name in (LAST, WEIGHTS, TABLE, SUMMARY, FIGURE) if (folder / name).is_file()]
 
 
 def load(training: Training, folder: Path) -> None:
