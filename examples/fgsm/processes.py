@@ -50,7 +50,10 @@ class Processes:
         return sums.tolist()
 
     def average_statistics(self, model: nn.Module) -> None:
-        """Give batch norms the mean of what the processes have seen, so that all evaluate the same network."""
+        """Give all batch norms the mean of the processes' statistics, so that they evaluate the same network.
+
+        DDP has the first one's everywhere before each forward, not after the last.
+        """
         if self.world > 1:
             for buffer in model.buffers():
                 if buffer.is_floating_point():

@@ -56,6 +56,16 @@ def _commit() -> str | None:
         return None
 
 
+def _processor() -> str:
+    """The model, which Python's own ``platform`` does not know on Linux."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
+
+
 def _table(history: list[Epoch]) -> str:
     """One row an epoch; the blocks' AM in columns of their own."""
     names = [field.name for field in fields(Epoch) if field.name != "blocks"]
@@ -84,7 +94,7 @@ def _summary(training: Training) -> dict[str, Any]:
             "foolbox": version("foolbox"),
             "python": platform.python_version(),
         },
-        "device": torch.cuda.get_device_name(device) if gpu else platform.processor() or platform.machine(),
+        "device": torch.cuda.get_device_name(device) if gpu else _processor(),
         "processes": training.processes.world,
         "threads": torch.get_num_threads(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),

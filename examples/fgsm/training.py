@@ -13,17 +13,16 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from alias_ops import AliasingEarlyStopping, AliasingMonitor
-from alias_ops.models import PreActResNet, preact_resnet18, wide_resnet28_10
 from fgsm.attack import PGDEarlyStopping, fgsm, pgd_survivors
 from fgsm.clock import Clock
 from fgsm.data import Dataset, Images, augment, pixels
+from fgsm.network import PREFIX, Trained, network
 from fgsm.processes import Processes
 from fgsm.settings import ALIAS_FREE, Settings
 
 __all__ = ["Diverged", "Epoch", "Training"]
 
 EVALUATED_AT_A_TIME = 256
-PREFIX = "module.network."  # of the layers' names, where the monitor stands
 
 
 class Diverged(ArithmeticError):
@@ -53,42 +52,6 @@ class Epoch:
     pgd_stop: bool
 
 
-class PixelNetwork(nn.Module):
-    """A network that takes pixels in 0..1, which is where attacks have their bounds."""
-
-    def __init__(self, network: nn.Module, data: Dataset) -> None:
-        super().__init__()
-        self.network = network
-        for name in ("mean", "std"):
-            value = torch.tensor(getattr(data, name)).view(3, 1, 1)
-            self.register_buffer(name, value, persistent=False)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.network((images - self.mean) / self.std)
-
-
-class Trained(nn.Module):
-    """What the training step calls where there is no DDP.
-
-    The monitor is attached to this or to DDP and so counts the forwards that train and no others: attacks and checks
-    call the network inside.
-    """
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.module(images)
-
-
-def _network(settings: Settings, classes: int) -> nn.Module:
-    if settings.model == "small":
-        return PreActResNet((1, 1, 1, 1), classes, channels=16, downsampling=settings.downsampling)
-    build = preact_resnet18 if settings.model == "preact_resnet18" else wide_resnet28_10
-    return build(classes, downsampling=settings.downsampling)
-
-
 def _seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
@@ -109,10 +72,10 @@ class Training:
         self.epsilon = settings.epsilon / 255
         self.history: list[Epoch] = []
         torch.manual_seed(settings.seed)
-        self.model = PixelNetwork(_network(settings, data.classes), data).to(processes.device)
+        self.model = network(settings, data).to(processes.device)
         self.trained: nn.Module = Trained(self.model)
         if processes.world > 1:
-            self.trained = DistributedDataParallel(self.model, broadcast_buffers=False)
+            self.trained = DistributedDataParallel(self.model)
         # FLC and ASAP leave no strided layer, and nothing to measure.
         self.monitor = None
         if settings.downsampling not in ALIAS_FREE:
