@@ -1,7 +1,7 @@
 """Adversarial training with aliasing watched: ``python examples/train_fgsm.py``, ``--help`` for the options.
 
 Trains a network against FGSM and reports, epoch by epoch, what two early stopping rules say: one from the aliasing
-measure that the monitor takes on the way, one from a PGD attack. Without arguments it takes about two minutes on two
+measure that the monitor takes on the way, one from a PGD attack. Without arguments it takes two to four minutes on two
 cores. Several processes: ``torchrun --nproc-per-node 2 examples/train_fgsm.py``.
 """
 

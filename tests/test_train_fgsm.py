@@ -59,13 +59,13 @@ def without_times(history):
     return [{name: value for name, value in epoch.items() if not name.startswith("seconds")} for epoch in history]
 
 
-def training(*arguments):
+def training(*arguments, world=1):
     from fgsm import data, processes, settings
     from fgsm.training import Training
 
     chosen = settings.parse([*TINY, *arguments])
-    one = processes.Processes(0, 1, torch.device("cpu"))
-    return Training(chosen, data.photographs(chosen.patches, chosen.seed), one)
+    first = processes.Processes(0, world, torch.device("cpu"))
+    return Training(chosen, data.photographs(chosen.patches, chosen.seed), first)
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +193,12 @@ def test_a_wrong_option_is_named(option, value, capsys):
     message = capsys.readouterr().err
     assert option in message
     assert f"got '{value}'" in message
+
+
+@pytest.mark.parametrize(("option", "wanted"), [("--batch", "a multiple of the 3"), ("--pgd-images", "at least 3")])
+def test_processes_share_evenly(option, wanted):
+    with pytest.raises(ValueError, match=f"{option} must be {wanted}.*, got 2"):
+        training("--batch", "3", option, "2", world=3)
 
 
 def test_an_interrupt_is_clean_and_can_be_resumed(tmp_path):

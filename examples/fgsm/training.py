@@ -68,6 +68,10 @@ class Training:
         self.batch = min(settings.batch, len(data.train))
         if self.batch % processes.world:
             raise ValueError(f"--batch must be a multiple of the {processes.world} processes, got {self.batch}")
+        if settings.pgd_images < processes.world:
+            raise ValueError(
+                f"--pgd-images must be at least {processes.world}, one a process, got {settings.pgd_images}"
+            )
         self.steps = len(data.train) // self.batch
         self.epsilon = settings.epsilon / 255
         self.history: list[Epoch] = []
