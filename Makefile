@@ -81,7 +81,7 @@ $(STAMP)-%: $(VENV)/torch $(SOURCES)
 	@touch $@
 
 clean:
-	rm -rf build dist demo_output alias_ops.egg-info alias_ops/_C*.so $(VENV)/installed-*
+	rm -rf build dist demo_output fgsm_output alias_ops.egg-info alias_ops/_C*.so $(VENV)/installed-*
 	rm -rf .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find alias_ops tests benchmarks examples -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
