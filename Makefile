@@ -46,7 +46,12 @@ help:
 demo: $(STAMP)-demo
 	$(BIN)/python examples/demo --output demo_output
 
+# Networks that replace_downsampling is tried on. Only their definitions run, so nothing that they depend on, least of
+# all another PyTorch; where they do not install, these tests are skipped.
+VISION := timm $(if $(filter torch==2.13.0,$(TORCH)),torchvision==0.28.0,torchvision)
+
 test: $(STAMP)-test
+	-$(PIP) install --quiet --no-deps $(VISION)
 	$(BIN)/python -m pytest
 
 # BENCH adds options: make bench BENCH="--upstream FOLDER"
@@ -90,7 +95,7 @@ $(STAMP)-%: $(VENV)/torch $(SOURCES)
 	@touch $@
 
 clean:
-	rm -rf build dist demo_output docs/_build alias_ops.egg-info alias_ops/_C*.so $(VENV)/installed-*
+	rm -rf build dist demo_output docs/_build fgsm_output alias_ops.egg-info alias_ops/_C*.so $(VENV)/installed-*
 	rm -rf .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find alias_ops tests benchmarks examples -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 

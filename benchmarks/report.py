@@ -155,7 +155,7 @@ def _training_bars(document: dict[str, Any]) -> list[Bar]:
     idle = ratio(step, "not its turn") if step else None
     tenth = None if every is None or idle is None else every * (0.1 + 0.9 * idle)
     pgd = ratio(check, "PGD") if check else None
-    memory = next((m["bytes"] for m in document["memory"] if m["op"] == "training step"), None)
+    memory = next((m["bytes"] for m in document.get("memory", []) if m["op"] == "training step"), None)
     peak = memory["alias_ops"]["peak"] / memory["no monitor"]["peak"] if memory else None
     return [
         _bar("training step with all six layers measured, without a monitor 1", every, most=1.05),

@@ -4,10 +4,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 import alias_ops
@@ -33,6 +36,24 @@ VARIANTS = {
     "asap_padlarge": ("asap", "upstream_padlarge"),
 }
 ALL_POOLS = (("flc", "centered"), ("asap", "centered"), *VARIANTS.values())
+
+
+def vision(name: str):
+    """Import torchvision, timm or a part of them, or skip.
+
+    The torchvision that pip finds is built for CUDA. Beside a PyTorch for the CPU its operators do not load, and its
+    import fails at the first of them; its networks need none.
+    """
+    try:
+        import_module("torchvision")
+    except ImportError:
+        pass
+    except RuntimeError:
+        for part in [part for part in sys.modules if part.partition(".")[0] == "torchvision"]:
+            del sys.modules[part]
+        for operator in ("nms", "qnms"):
+            torch.library.define(f"torchvision::{operator}", "(Tensor boxes, Tensor scores, float most) -> Tensor")
+    return pytest.importorskip(name, exc_type=ImportError)
 
 
 def golden(archive: str) -> dict[str, np.ndarray]:
@@ -120,3 +141,17 @@ def run_python(
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1", **environment}
     command = [sys.executable, "-c", code]
     return subprocess.run(command, env=env, cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+@contextmanager
+def importable(folder: Path) -> Iterator[None]:
+    """The modules of a folder, importable as they are for a script that lies there, and gone again afterwards."""
+    before = set(sys.modules)
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        for name in set(sys.modules) - before:
+            if str(folder) in str(getattr(sys.modules[name], "__file__", "")):
+                del sys.modules[name]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import ROOT, assert_close, randn, run_python
+from helpers import ROOT, assert_close, randn, run_python, vision
 
 import alias_ops
 from alias_ops import reference
@@ -86,6 +86,21 @@ def test_a_bar_is_met_or_missed(ours, met):
     assert bar.met is met
     assert bar.wanted == "≥ 60x"
     assert bar.measured == f"{60 / ours:.2f}x"
+
+
+@pytest.mark.parametrize(
+    ("step", "idle", "pgd", "peak", "met"),
+    [(1.04, 1.0, 30.0, 1.005, [True] * 4), (1.06, 1.0, 19.0, 1.02, [False, True, False, False])],
+)
+def test_bars_of_a_watched_training(step, idle, pgd, peak, met):
+    watched = result_of("training", [1], step, **{"no monitor": 1.0, "not its turn": idle})
+    check = result_of("training", [1], 1.0, **{"PGD-5": pgd})
+    watched["layer"], check["layer"] = "PreActResNet-18, step", "PreActResNet-18, check"
+    memory = [{"op": "training step", "bytes": {"alias_ops": {"peak": 100 * peak}, "no monitor": {"peak": 100}}}]
+    bars = report.bars({"results": [watched, check], "memory": memory})
+    assert [bar.met for bar in bars if bar.met is not None] == met
+    tenth = next(bar for bar in bars if "every=10" in bar.what)
+    assert tenth.measured == f"{0.1 * step + 0.9 * idle:.3f}x"
 
 
 def test_the_worst_case_decides():
@@ -241,7 +256,7 @@ def test_the_floor_of_the_measure_of_maps():
 @pytest.mark.parametrize(("network", "name"), [("resnet18", "ResNet-18 "), ("resnet50", "ResNet-50 ")])
 def test_layers_are_those_of_torchvision(network, name):
     """Name, channels, map and kernel of every strided convolution, as the network itself runs."""
-    models = pytest.importorskip("torchvision.models")
+    models = vision("torchvision.models")
     found = {}
     with torch.device("meta"):
         model = getattr(models, network)()

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from helpers import run_python
+from helpers import run_python, vision
 
 import alias_ops
 
@@ -53,7 +53,7 @@ def runs() -> list:
 @pytest.mark.parametrize(("page", "needs"), runs())
 def test_the_code_of_a_page_runs_and_prints_what_it_says(page, needs, tmp_path, monkeypatch, capsys):
     for name in filter(None, needs.split(", ")):
-        pytest.importorskip(name)
+        vision(name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")  # a machine's name need not resolve
     namespace, text = {}, page.read_text()

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from helpers import randn
+from helpers import randn, vision
 from torch import nn
 
 from alias_ops import AliasingMonitor, reference
@@ -154,7 +154,7 @@ def test_blocks_of_every_kind_of_network(name):
     ],
 )
 def test_blocks_of_timm(name, expected):
-    timm = pytest.importorskip("timm", exc_type=ImportError)
+    timm = vision("timm")
     assert AliasingMonitor(timm.create_model(name)).blocks == expected
 
 

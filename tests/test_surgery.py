@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import randn
+from helpers import randn, vision
 from torch import nn
 from torch.nn.utils import parametrizations, prune, spectral_norm
 
@@ -335,7 +335,7 @@ TIMM = [  # name, layers replaced, layers left
 
 @pytest.mark.parametrize(("name", "count", "stay"), TIMM)
 def test_networks_of_timm(name, count, stay):
-    timm = pytest.importorskip("timm")
+    timm = vision("timm")
     model, x = timm.create_model(name, pretrained=False, num_classes=2), torch.rand(2, 3, 65, 97)
     state = model.state_dict()
     shape = model.forward_features(x).shape
@@ -349,7 +349,7 @@ def test_networks_of_timm(name, count, stay):
 
 @pytest.mark.parametrize("pool", [FLCPool2d, ASAPPool2d])
 def test_the_layers_as_timms_aa_layer(pool):
-    timm = pytest.importorskip("timm")
+    timm = vision("timm")
     model = timm.create_model("resnet18", pretrained=False, num_classes=2, aa_layer=pool)
     pools = [module for module in model.modules() if isinstance(module, pool)]
     assert len(pools) == 4  # behind the max pooling and in three stages
@@ -359,7 +359,7 @@ def test_the_layers_as_timms_aa_layer(pool):
 
 
 def test_timms_own_pool_as_the_callable():
-    timm = pytest.importorskip("timm")
+    timm = vision("timm")
     model = timm.create_model("resnet18", pretrained=False, num_classes=2)
     assert len(replace_downsampling(model, timm.layers.BlurPool2d).replaced) == 7
     assert model.forward_features(torch.rand(2, 3, 64, 64)).shape == (2, 512, 2, 2)
@@ -367,7 +367,7 @@ def test_timms_own_pool_as_the_callable():
 
 @pytest.mark.parametrize(("stem", "count"), [(False, 7), (True, 8)])
 def test_resnet_of_torchvision(stem, count):
-    torchvision = pytest.importorskip("torchvision")
+    torchvision = vision("torchvision")
     model = torchvision.models.resnet18(num_classes=2)
     state = model.state_dict()
     report = replace_downsampling(model, stem=stem)

@@ -6,7 +6,7 @@ import numpy as np
 import skimage.data
 import torch
 
-__all__ = ["CLASSES", "Patches", "cut_patches", "normalise", "photograph"]
+__all__ = ["CLASSES", "MEAN", "STD", "Patches", "cut_patches", "cut_pixels", "normalise", "photograph"]
 
 CLASSES = (
     "astronaut",
@@ -28,6 +28,9 @@ CLASSES = (
 )
 SOURCE_NAMES = {"cat": "chelsea", "hubble": "hubble_deep_field", "tissue": "immunohistochemistry"}
 
+# About those of all pixels of all photographs, in 0..1.
+MEAN, STD = 0.43, 0.245
+
 PATCH = 32
 # A patch lies inside one cell, and a cell is for training or held out as a whole: the two never share a pixel.
 CELL = 48
@@ -35,7 +38,7 @@ CELL = 48
 
 @dataclass(frozen=True)
 class Patches:
-    """Normalised patches [n, 3, 32, 32] and which of ``CLASSES`` each was cut from."""
+    """Patches [n, 3, 32, 32], normalised or of pixels in 0..1, and which of ``CLASSES`` each was cut from."""
 
     images: torch.Tensor
     labels: torch.Tensor
@@ -57,7 +60,7 @@ def photograph(name: str) -> torch.Tensor:
 
 def normalise(pixels: torch.Tensor) -> torch.Tensor:
     """Scale 0..1 to about zero mean and unit variance over all photographs."""
-    return (pixels - 0.43) / 0.245
+    return (pixels - MEAN) / STD
 
 
 def _cells(image: torch.Tensor, held_out: bool) -> list[tuple[int, int]]:
@@ -76,10 +79,10 @@ def _cut(photographs: list[torch.Tensor], per_class: int, held_out: bool, genera
             top, left = cells[cell][0] + down, cells[cell][1] + across
             images.append(image[:, top : top + PATCH, left : left + PATCH])
             labels.append(label)
-    return Patches(normalise(torch.stack(images)), torch.tensor(labels))
+    return Patches(torch.stack(images), torch.tensor(labels))
 
 
-def cut_patches(train: int, held_out: int, seed: int) -> tuple[Patches, Patches]:
+def cut_pixels(train: int, held_out: int, seed: int) -> tuple[Patches, Patches]:
     """Cut patches at random places, in disjoint regions of each photograph.
 
     Args:
@@ -87,8 +90,14 @@ def cut_patches(train: int, held_out: int, seed: int) -> tuple[Patches, Patches]
         seed: of the places.
 
     Returns:
-        Training patches and held-out patches, in the order of ``CLASSES``.
+        Training patches and held-out patches of pixels in 0..1, in the order of ``CLASSES``.
     """
     generator = torch.Generator().manual_seed(seed)
     photographs = [photograph(name) for name in CLASSES]
     return _cut(photographs, train, False, generator), _cut(photographs, held_out, True, generator)
+
+
+def cut_patches(train: int, held_out: int, seed: int) -> tuple[Patches, Patches]:
+    """The patches of :func:`cut_pixels`, normalised."""
+    first, second = (Patches(normalise(p.images), p.labels) for p in cut_pixels(train, held_out, seed))
+    return first, second
