@@ -85,7 +85,7 @@ def _between(samples, finer=16):
     wide = np.zeros(finer * len(samples), dtype=complex)
     wide[:half], wide[1 - half :] = spectrum[:half], spectrum[1 - half :]
     wide[half] = wide[-half] = spectrum[half] / 2
-    return np.fft.ifft(wide, norm="forward").real
+    return np.fft.ifft(wide, norm="forward").real.round(9)
 
 
 def windows():
@@ -98,7 +98,7 @@ def windows():
         gain = np.zeros(512)
         gain[(axis.source + 256) % 512] = axis.window
         axes[0].plot(frequency, gain, color=colour, linestyle=style, linewidth=1.6, label=pool.upper())
-        pooled = (designs.axis_spectrum(pool, SIZE).matrix() @ edge).real
+        pooled = (designs.axis_spectrum(pool, SIZE).matrix() @ edge).real.round(9)  # the same on any machine
         between = _between(pooled)
         beyond = f"{pool.upper()}: beyond the edge by {100 * (between.max() - 1):.0f} %"
         axes[1].plot(np.arange(len(between)) * SIZE / len(between), between, style, color=colour, linewidth=1.3)
