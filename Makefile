@@ -51,7 +51,7 @@ demo: $(STAMP)-demo
 VISION := timm $(if $(filter torch==2.13.0,$(TORCH)),torchvision==0.28.0,torchvision)
 
 test: $(STAMP)-test
-	-$(PIP) install --quiet --no-deps $(VISION)
+	-@test -d $(VENV)/vision || $(PIP) install --quiet --no-deps --target $(VENV)/vision $(VISION)
 	$(BIN)/python -m pytest
 
 # BENCH adds options: make bench BENCH="--upstream FOLDER"

@@ -42,8 +42,12 @@ def vision(name: str):
     """Import torchvision, timm or a part of them, or skip.
 
     The torchvision that pip finds is built for CUDA. Beside a PyTorch for the CPU its operators do not load, and its
-    import fails at the first of them; its networks need none.
+    import fails at the first of them; its networks need none. `make test` puts it into a folder of its own: others
+    import it wherever they find it, and fail with it.
     """
+    folder = str(Path(sys.prefix) / "vision")
+    if folder not in sys.path:
+        sys.path.append(folder)
     try:
         import_module("torchvision")
     except ImportError:
