@@ -65,6 +65,13 @@ def test_nothing_is_left_undone_or_tied_to_one_machine():
     assert found == []
 
 
+def test_actions_of_the_workflow_are_pinned_to_a_commit():
+    workflows = list((ROOT / ".github" / "workflows").glob("*.yml"))
+    used = [m for p in workflows for m in re.findall(r"uses: (\S+)", p.read_text())]
+    assert len(used) > 5
+    assert [u for u in used if not re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", u)] == []
+
+
 def build(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess:
     """setup.py build_ext into ``tmp_path``, with a compiler that fails."""
     pytest.importorskip("setuptools")
