@@ -150,10 +150,13 @@ def _conv_bars(document: dict[str, Any], direction: str) -> list[Bar]:
 def _training_bars(document: dict[str, Any]) -> list[Bar]:
     results = {r["layer"].rpartition(", ")[2]: r for r in found(document, group="training")}
     step, check = results.get("step"), results.get("check")
-    every = _inverse(ratio(step, "no monitor")) if step else None
-    # Of ten steps with every=10 one is measured.
-    idle = ratio(step, "not its turn") if step else None
-    tenth = None if every is None or idle is None else every * (0.1 + 0.9 * idle)
+    every = tenth = None
+    if step:
+        alone, own = step["times"]["no monitor"]["median"], step["monitor"]
+        idle = own["seconds when it is not its turn"]
+        every = 1 + own["seconds"] / alone
+        # Of ten steps with every=10 one is measured.
+        tenth = 1 + (own["seconds"] + 9 * idle) / 10 / alone
     pgd = ratio(check, "PGD") if check else None
     memory = next((m["bytes"] for m in document.get("memory", []) if m["op"] == "training step"), None)
     peak = memory["alias_ops"]["peak"] / memory["no monitor"]["peak"] if memory else None

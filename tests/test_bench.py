@@ -89,18 +89,18 @@ def test_a_bar_is_met_or_missed(ours, met):
 
 
 @pytest.mark.parametrize(
-    ("step", "idle", "pgd", "peak", "met"),
-    [(1.04, 1.0, 30.0, 1.005, [True] * 4), (1.06, 1.0, 19.0, 1.02, [False, True, False, False])],
+    ("own", "idle", "pgd", "peak", "met"),
+    [(0.08, 0.001, 30.0, 1.005, [True] * 4), (0.12, 0.01, 19.0, 1.02, [False] * 4)],
 )
-def test_bars_of_a_watched_training(step, idle, pgd, peak, met):
-    watched = result_of("training", [1], step, **{"no monitor": 1.0, "not its turn": idle})
-    check = result_of("training", [1], 1.0, **{"PGD-5": pgd})
-    watched["layer"], check["layer"] = "PreActResNet-18, step", "PreActResNet-18, check"
+def test_bars_of_a_watched_training(own, idle, pgd, peak, met):
+    watched = result_of("training", [1], 2.1, **{"no monitor": 2.0, "not its turn": 2.0})
+    watched |= {"layer": "PreActResNet-18, step", "monitor": {"seconds": own, "seconds when it is not its turn": idle}}
+    check = result_of("training", [1], 1.0, **{"PGD-5": pgd}) | {"layer": "PreActResNet-18, check"}
     memory = [{"op": "training step", "bytes": {"alias_ops": {"peak": 100 * peak}, "no monitor": {"peak": 100}}}]
-    bars = report.bars({"results": [watched, check], "memory": memory})
-    assert [bar.met for bar in bars if bar.met is not None] == met
-    tenth = next(bar for bar in bars if "every=10" in bar.what)
-    assert tenth.measured == f"{0.1 * step + 0.9 * idle:.3f}x"
+    bars = [bar for bar in report.bars({"results": [watched, check], "memory": memory}) if bar.met is not None]
+    assert [bar.met for bar in bars] == met
+    assert bars[0].measured == f"{1 + own / 2:.3f}x"
+    assert bars[1].measured == f"{1 + (own + 9 * idle) / 20:.3f}x"
 
 
 def test_the_worst_case_decides():
