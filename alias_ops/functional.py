@@ -14,8 +14,9 @@ from ._checks import (
     pair,
 )
 from .ops import _fft, alias_l1, conv2d_alias_l1
-from .ops._library import plane
+from .ops._library import LIBRARY, accumulation_dtype, exporting_to_onnx, plane
 from .ops.separable2d import apply as apply_separable2d
+from .ops.separable2d import products
 
 __all__ = ["aliasing", "asap_pool2d", "conv2d_aliasing", "flc_pool2d"]
 
@@ -27,11 +28,19 @@ def _pool2d(pool: str, x: torch.Tensor, stride: IntPair, variant: str) -> torch.
     steps = pair(stride, "stride", 1)
     check_variant(pool, variant)
     height, width = plane(x)
+    if exporting_to_onnx():  # of any size: ONNX has no complex numbers
+        place = accumulation_dtype(x.dtype), x.device
+        return products(x, designs.pooling_terms(pool, height, width, steps, variant, *place))
     if max(height, width) > _fft.DENSE_LIMIT:
         axis_h = designs.axis_spectrum(pool, height, steps[0], variant)
         return _fft.pool2d(x, (axis_h, designs.axis_spectrum(pool, width, steps[1], variant)))
     left, right = designs.pooling_factors(pool, height, width, steps, variant, designs.factor_dtype(x), x.device)
     return apply_separable2d(x, left, right)
+
+
+# What TorchScript calls, which reads no Python with keyword-only arguments.
+LIBRARY.define("pool2d(Tensor x, str pool, SymInt[2] stride, str variant) -> Tensor")
+LIBRARY.impl("pool2d", lambda x, pool, stride, variant: _pool2d(pool, x, stride, variant), "CompositeImplicitAutograd")
 
 
 def flc_pool2d(x: torch.Tensor, stride: IntPair = 2, *, variant: str = "centered") -> torch.Tensor:

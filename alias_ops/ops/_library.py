@@ -14,6 +14,7 @@ __all__ = [
     "accumulation_dtype",
     "channels_last",
     "differentiating",
+    "exporting_to_onnx",
     "forward_mode",
     "like_input",
     "outside_autocast",
@@ -23,6 +24,8 @@ __all__ = [
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_is_tracing = torch._C._is_tracing
 
 LIBRARY = torch.library.Library("alias_ops", "DEF")
 
@@ -83,6 +86,11 @@ def differentiating() -> bool:
     from torch._functorch.pyfunctorch import TransformType, retrieve_all_functorch_interpreters
 
     return any(level.key() != TransformType.Vmap for level in retrieve_all_functorch_interpreters())
+
+
+def exporting_to_onnx() -> bool:
+    """Whether ``torch.onnx.export`` asks, by either of its ways; quick where nobody exports anything."""
+    return (is_compiling() or _is_tracing()) and torch.onnx.is_in_onnx_export()
 
 
 def channels_last(x: torch.Tensor) -> bool:
