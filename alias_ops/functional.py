@@ -11,9 +11,11 @@ from ._checks import (
     check_output,
     check_reduction,
     check_variant,
+    is_dtensor,
     pair,
 )
 from .ops import _fft, alias_l1, conv2d_alias_l1
+from .ops._dtensor import on_every_rank
 from .ops._library import LIBRARY, accumulation_dtype, exporting_to_onnx, plane
 from .ops.separable2d import apply as apply_separable2d
 from .ops.separable2d import products
@@ -24,6 +26,8 @@ IntPair = int | tuple[int, int]
 
 
 def _pool2d(pool: str, x: torch.Tensor, stride: IntPair, variant: str) -> torch.Tensor:
+    if is_dtensor(x):
+        return on_every_rank(lambda maps: _pool2d(pool, maps, stride, variant), x)
     check_maps(x)
     steps = pair(stride, "stride", 1)
     check_variant(pool, variant)
@@ -128,9 +132,11 @@ def aliasing(x: torch.Tensor, stride: IntPair = 2, *, reduction: str = "mean") -
 
     Source: Grabinski, Keuper & Keuper, Machine Learning 2022, section 3.
     """
+    check_reduction(reduction)
+    if is_dtensor(x):
+        return _reduce(on_every_rank(lambda maps: aliasing(maps, stride, reduction="none"), x), reduction)
     check_maps(x)
     steps = pair(stride, "stride", 1)
-    check_reduction(reduction)
     return _reduce(alias_l1(x, steps), reduction)
 
 

@@ -102,7 +102,8 @@ def channels_last(x: torch.Tensor) -> bool:
 def like_input(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """y in x's dtype and memory format: channels_last in, channels_last out, else contiguous."""
     form = torch.channels_last if channels_last(x) else torch.contiguous_format
-    return y.to(x.dtype).contiguous(memory_format=form)
+    y = y if y.dtype is x.dtype else y.to(x.dtype)
+    return y.contiguous(memory_format=form)
 
 
 def outside_autocast(form: Callable[P, R]) -> Callable[P, R]:

@@ -41,8 +41,8 @@ def products(x: torch.Tensor, terms: tuple[tuple[torch.Tensor, torch.Tensor], ..
         x: floating [..., H, W].
         terms: pairs of [M, H] and [W, N], in the dtype that x is accumulated in.
     """
-    maps = x.to(accumulation_dtype(x.dtype))
     left, right = terms[0]
+    maps = x if x.dtype is left.dtype else x.to(left.dtype)  # a trace records casts to the same
     y = left @ (maps @ right)
     for left, right in terms[1:]:
         y = y + left @ (maps @ right)
