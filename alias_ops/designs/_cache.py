@@ -8,7 +8,7 @@ from typing import ParamSpec, TypeVar
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
-from .._compile import constant_result
+from .._compile import constant_result, static_sizes
 
 __all__ = ["CACHED_DESIGNS", "cached", "constant"]
 
@@ -63,7 +63,11 @@ def cached(design: Callable[P, R]) -> Callable[P, R]:
 
 def constant(design: Callable[P, R]) -> Callable[P, R]:
     """:func:`cached`, and a constant of the graph to ``torch.compile``, which would trace the mathematics."""
-    made = cached(design)
+
+    @cached
+    @wraps(design)
+    def made(*args, **kwargs):
+        return static_sizes(design(*args, **kwargs))
 
     @constant_result
     @wraps(design)
