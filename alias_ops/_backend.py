@@ -109,7 +109,7 @@ def resolve(device_type: str) -> str:
         ValueError: the environment variable names no backend.
         Unavailable: the forced backend cannot run on this device.
     """
-    if _forced == "auto" or device_type == "meta":  # nothing is computed there
+    if _forced == "auto":
         return "cpu" if device_type == "cpu" and extension is not None else "reference"
     reason = availability(device_type)[_checked(_forced, ENVIRONMENT)]
     if reason:

@@ -80,7 +80,7 @@ def check_maps(x, name: str = "x") -> None:
     shape = x.shape
     if len(shape) < 2:
         raise ValueError(f"{name} must be a floating tensor [..., H, W], got {_describe(x)}")
-    if shape[-1] < 1 or shape[-2] < 1:
+    if index(shape[-1]) < 1 or index(shape[-2]) < 1:  # index: a trace warns of comparisons
         raise ValueError(f"{name} must have maps of at least 1x1 (batch dimensions may be empty), got {_describe(x)}")
 
 

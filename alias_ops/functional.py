@@ -16,7 +16,7 @@ from ._checks import (
 )
 from .ops import _fft, alias_l1, conv2d_alias_l1
 from .ops._dtensor import on_every_rank
-from .ops._library import LIBRARY, accumulation_dtype, exporting_to_onnx, plane
+from .ops._library import LIBRARY, accumulation_dtype, beside, exporting_to_onnx, plane
 from .ops.separable2d import apply as apply_separable2d
 from .ops.separable2d import products
 
@@ -38,8 +38,8 @@ def _pool2d(pool: str, x: torch.Tensor, stride: IntPair, variant: str) -> torch.
     if max(height, width) > _fft.DENSE_LIMIT:
         axis_h = designs.axis_spectrum(pool, height, steps[0], variant)
         return _fft.pool2d(x, (axis_h, designs.axis_spectrum(pool, width, steps[1], variant)))
-    left, right = designs.pooling_factors(pool, height, width, steps, variant, designs.factor_dtype(x), x.device)
-    return apply_separable2d(x, left, right)
+    factors = designs.pooling_factors(pool, height, width, steps, variant, designs.factor_dtype(x), x.device)
+    return apply_separable2d(x, *beside(x, factors))
 
 
 # What TorchScript calls, which reads no Python with keyword-only arguments.

@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from ._library import channels_last
+
 __all__ = ["on_every_rank"]
 
 
@@ -25,7 +27,8 @@ def on_every_rank(function: Callable[[torch.Tensor], torch.Tensor], x: Any) -> A
 
     placements = [p if type(p) is Shard and p.dim < x.dim() - 2 else Replicate() for p in x.placements]
     local = function(x.redistribute(placements=placements).to_local())
-    whole = function(torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="meta"))
-    return DTensor.from_local(
-        local, x.device_mesh, placements, run_check=False, shape=whole.shape, stride=whole.stride()
-    )
+    shape = (*x.shape[:-2], *local.shape[x.dim() - 2 :])
+    everything = torch.empty_strided(x.shape, x.stride(), device="meta")
+    form = torch.channels_last if len(shape) == 4 and channels_last(everything) else torch.contiguous_format
+    stride = torch.empty(shape, device="meta", memory_format=form).stride()
+    return DTensor.from_local(local, x.device_mesh, placements, run_check=False, shape=shape, stride=stride)

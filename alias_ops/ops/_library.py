@@ -12,6 +12,7 @@ from torch.compiler import is_compiling
 __all__ = [
     "LIBRARY",
     "accumulation_dtype",
+    "beside",
     "channels_last",
     "differentiating",
     "exporting_to_onnx",
@@ -24,6 +25,7 @@ __all__ = [
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 _is_tracing = torch._C._is_tracing
 
@@ -55,6 +57,18 @@ for schema in (
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     """float32 for the half types, the type itself otherwise: sums are never taken in 16 bits."""
     return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
+
+
+def beside(x: torch.Tensor, tables: T) -> T:
+    """Tables, in tuples or lists, as fake tensors where x is one: its mode takes no others, but while it exports."""
+    if type(x) is torch.Tensor or is_compiling():
+        return tables
+    from torch._subclasses import FakeTensor
+    from torch.utils._pytree import tree_map
+
+    if not isinstance(x, FakeTensor) or x.fake_mode.allow_non_fake_inputs:
+        return tables
+    return tree_map(x.fake_mode.from_tensor, tables)
 
 
 def plane(x: torch.Tensor) -> tuple[int, int]:
