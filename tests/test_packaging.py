@@ -48,11 +48,14 @@ def test_links_lead_somewhere(file):
     assert missing == []
 
 
-def test_the_readme_runs_as_written(capsys):
+def test_the_readme_runs_as_written(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # it writes files
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert blocks
     namespace = {}
     for block in blocks:
+        if "torch.onnx" in block:
+            pytest.importorskip("onnxscript")
         exec(compile(block, "README.md", "exec"), namespace)
     assert capsys.readouterr().out
 

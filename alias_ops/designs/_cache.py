@@ -31,11 +31,11 @@ def _outside_transforms() -> AbstractContextManager:
 @contextmanager
 def _outside_traces() -> Iterator[None]:
     state = torch._C._get_tracing_state()
-    torch._C._set_tracing_state(None)
+    torch._C._set_tracing_state(None)  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        torch._C._set_tracing_state(state)
+        torch._C._set_tracing_state(state)  # type: ignore[attr-defined]
 
 
 def cached(design: Callable[P, R]) -> Callable[P, R]:
@@ -50,6 +50,7 @@ def cached(design: Callable[P, R]) -> Callable[P, R]:
     @wraps(design)
     def made(*args, **kwargs):
         with (
+            torch._C.DisableTorchFunction(),  # first: torch.export records what follows otherwise, and cannot load it
             torch.inference_mode(False),
             torch.no_grad(),
             _disable_current_modes(),

@@ -27,7 +27,7 @@ def on_every_rank(function: Callable[[torch.Tensor], torch.Tensor], x: Any) -> A
 
     placements = [p if type(p) is Shard and p.dim < x.dim() - 2 else Replicate() for p in x.placements]
     local = function(x.redistribute(placements=placements).to_local())
-    shape = (*x.shape[:-2], *local.shape[x.dim() - 2 :])
+    shape = torch.Size((*x.shape[:-2], *local.shape[x.dim() - 2 :]))
     everything = torch.empty_strided(x.shape, x.stride(), device="meta")
     form = torch.channels_last if len(shape) == 4 and channels_last(everything) else torch.contiguous_format
     stride = torch.empty(shape, device="meta", memory_format=form).stride()
