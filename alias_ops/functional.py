@@ -26,7 +26,8 @@ IntPair = int | tuple[int, int]
 
 
 def _pool2d(pool: str, x: torch.Tensor, stride: IntPair, variant: str) -> torch.Tensor:
-    if is_dtensor(x):
+    plain = type(x) is torch.Tensor  # asked once: this is in every call
+    if not plain and is_dtensor(x):
         return on_every_rank(lambda maps: _pool2d(pool, maps, stride, variant), x)
     check_maps(x)
     steps = pair(stride, "stride", 1)
@@ -39,7 +40,7 @@ def _pool2d(pool: str, x: torch.Tensor, stride: IntPair, variant: str) -> torch.
         axis_h = designs.axis_spectrum(pool, height, steps[0], variant)
         return _fft.pool2d(x, (axis_h, designs.axis_spectrum(pool, width, steps[1], variant)))
     factors = designs.pooling_factors(pool, height, width, steps, variant, designs.factor_dtype(x), x.device)
-    return apply_separable2d(x, *beside(x, factors))
+    return apply_separable2d(x, *(factors if plain else beside(x, factors)))
 
 
 # What TorchScript calls, which reads no Python with keyword-only arguments.
