@@ -1,6 +1,8 @@
 """Argument checks: a wrong call fails before any work, naming the argument, what was expected, what came."""
 
+import sys
 from operator import index
+from typing import Any
 
 import torch
 
@@ -14,6 +16,7 @@ __all__ = [
     "check_positive",
     "check_reduction",
     "check_variant",
+    "is_dtensor",
     "pair",
 ]
 
@@ -59,6 +62,16 @@ def _check_floating(value, name: str, shape: str) -> None:
     if value.layout is not torch.strided or value.is_nested:
         came = "a nested tensor" if value.is_nested else f"layout {value.layout}"
         raise TypeError(f"{name} must be a dense tensor {shape}, got {came}")
+    if is_dtensor(value):
+        raise TypeError(f"{name} must be a plain tensor {shape}, got a DTensor; to_local() or full_tensor() is one")
+
+
+def is_dtensor(x: Any) -> bool:
+    """Whether x is a DTensor, without importing them: where nobody has, there is none."""
+    if type(x) is torch.Tensor:
+        return False
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(x, module.DTensor)
 
 
 def check_maps(x, name: str = "x") -> None:
@@ -67,7 +80,7 @@ def check_maps(x, name: str = "x") -> None:
     shape = x.shape
     if len(shape) < 2:
         raise ValueError(f"{name} must be a floating tensor [..., H, W], got {_describe(x)}")
-    if shape[-1] < 1 or shape[-2] < 1:
+    if index(shape[-1]) < 1 or index(shape[-2]) < 1:  # index: a trace warns of comparisons
         raise ValueError(f"{name} must have maps of at least 1x1 (batch dimensions may be empty), got {_describe(x)}")
 
 

@@ -11,11 +11,14 @@ from ._checks import (
     check_output,
     check_reduction,
     check_variant,
+    is_dtensor,
     pair,
 )
 from .ops import _fft, alias_l1, conv2d_alias_l1
-from .ops._library import plane
+from .ops._dtensor import on_every_rank
+from .ops._library import LIBRARY, accumulation_dtype, beside, exporting_to_onnx, plane
 from .ops.separable2d import apply as apply_separable2d
+from .ops.separable2d import products
 
 __all__ = ["aliasing", "asap_pool2d", "conv2d_aliasing", "flc_pool2d"]
 
@@ -23,15 +26,26 @@ IntPair = int | tuple[int, int]
 
 
 def _pool2d(pool: str, x: torch.Tensor, stride: IntPair, variant: str) -> torch.Tensor:
+    plain = type(x) is torch.Tensor  # asked once: this is in every call
+    if not plain and is_dtensor(x):
+        return on_every_rank(lambda maps: _pool2d(pool, maps, stride, variant), x)
     check_maps(x)
     steps = pair(stride, "stride", 1)
     check_variant(pool, variant)
     height, width = plane(x)
+    if exporting_to_onnx():  # of any size: ONNX has no complex numbers
+        place = accumulation_dtype(x.dtype), x.device
+        return products(x, designs.pooling_terms(pool, height, width, steps, variant, *place))
     if max(height, width) > _fft.DENSE_LIMIT:
         axis_h = designs.axis_spectrum(pool, height, steps[0], variant)
         return _fft.pool2d(x, (axis_h, designs.axis_spectrum(pool, width, steps[1], variant)))
-    left, right = designs.pooling_factors(pool, height, width, steps, variant, designs.factor_dtype(x), x.device)
-    return apply_separable2d(x, left, right)
+    factors = designs.pooling_factors(pool, height, width, steps, variant, designs.factor_dtype(x), x.device)
+    return apply_separable2d(x, *(factors if plain else beside(x, factors)))
+
+
+# What TorchScript calls, which reads no Python with keyword-only arguments.
+LIBRARY.define("pool2d(Tensor x, str pool, SymInt[2] stride, str variant) -> Tensor")
+LIBRARY.impl("pool2d", lambda x, pool, stride, variant: _pool2d(pool, x, stride, variant), "CompositeImplicitAutograd")
 
 
 def flc_pool2d(x: torch.Tensor, stride: IntPair = 2, *, variant: str = "centered") -> torch.Tensor:
@@ -119,9 +133,11 @@ def aliasing(x: torch.Tensor, stride: IntPair = 2, *, reduction: str = "mean") -
 
     Source: Grabinski, Keuper & Keuper, Machine Learning 2022, section 3.
     """
+    check_reduction(reduction)
+    if is_dtensor(x):
+        return _reduce(on_every_rank(lambda maps: aliasing(maps, stride, reduction="none"), x), reduction)
     check_maps(x)
     steps = pair(stride, "stride", 1)
-    check_reduction(reduction)
     return _reduce(alias_l1(x, steps), reduction)
 
 

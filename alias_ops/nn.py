@@ -50,6 +50,8 @@ class FLCPool2d(_Pool2d):
     pool = "flc"
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if torch.jit.is_scripting():
+            return torch.ops.alias_ops.pool2d(x, "flc", self.stride, self.variant)
         return flc_pool2d(x, self.stride, variant=self.variant)
 
 
@@ -68,4 +70,6 @@ class ASAPPool2d(_Pool2d):
     pool = "asap"
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if torch.jit.is_scripting():
+            return torch.ops.alias_ops.pool2d(x, "asap", self.stride, self.variant)
         return asap_pool2d(x, self.stride, variant=self.variant)

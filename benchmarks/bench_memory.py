@@ -12,6 +12,7 @@ import alias_ops
 from alias_ops import reference
 
 from . import peers
+from .allocator import give_back_at_once
 from .cases import CONV_ROWS, POOL_BARS
 
 
@@ -29,6 +30,7 @@ def _measured(call, batch, pipe) -> None:
     What that one has freed goes back to the system, or the second would find it resident already; a thread's own
     working memory stays, but for a single image it is small.
     """
+    give_back_at_once()
     call(1)
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")

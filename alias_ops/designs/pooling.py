@@ -1,12 +1,14 @@
 """Pooling spectra turned into the two factor matrices per term of ``separable2d``."""
 
+from typing import Any
+
 import numpy as np
 import torch
 
 from ._cache import constant
 from .spectrum import axis_spectrum
 
-__all__ = ["factor_dtype", "pooling_factors"]
+__all__ = ["factor_dtype", "pooling_factors", "pooling_terms"]
 
 
 def factor_dtype(x: torch.Tensor) -> torch.dtype:
@@ -56,3 +58,13 @@ def pooling_factors(
         left.append(a_imag)
         right.append(-b_imag)
     return tuple(torch.from_numpy(np.stack(f)).to(device=device, dtype=dtype) for f in (left, right))  # type: ignore[return-value]
+
+
+@constant
+def pooling_terms(*args: Any) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
+    """:func:`pooling_factors` term by term, to multiply from the left and from the right: [M, height] and [width, N].
+
+    Tensors of their own: a graph that holds them need not take them out of anything.
+    """
+    left, right = pooling_factors(*args)
+    return tuple((a.clone(), b.mT.contiguous()) for a, b in zip(left, right, strict=True))

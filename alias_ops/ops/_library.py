@@ -12,8 +12,10 @@ from torch.compiler import is_compiling
 __all__ = [
     "LIBRARY",
     "accumulation_dtype",
+    "beside",
     "channels_last",
     "differentiating",
+    "exporting_to_onnx",
     "forward_mode",
     "like_input",
     "outside_autocast",
@@ -23,6 +25,9 @@ __all__ = [
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
+
+_is_tracing = torch._C._is_tracing
 
 LIBRARY = torch.library.Library("alias_ops", "DEF")
 
@@ -52,6 +57,18 @@ for schema in (
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     """float32 for the half types, the type itself otherwise: sums are never taken in 16 bits."""
     return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
+
+
+def beside(x: torch.Tensor, tables: T) -> T:
+    """Tables, in tuples or lists, as fake tensors where x is one: its mode takes no others, but while it exports."""
+    if type(x) is torch.Tensor or is_compiling():
+        return tables
+    from torch._subclasses import FakeTensor
+    from torch.utils._pytree import tree_map
+
+    if not isinstance(x, FakeTensor) or x.fake_mode.allow_non_fake_inputs:
+        return tables
+    return tree_map(x.fake_mode.from_tensor, tables)
 
 
 def plane(x: torch.Tensor) -> tuple[int, int]:
@@ -85,6 +102,11 @@ def differentiating() -> bool:
     return any(level.key() != TransformType.Vmap for level in retrieve_all_functorch_interpreters())
 
 
+def exporting_to_onnx() -> bool:
+    """Whether ``torch.onnx.export`` asks, by either of its ways; quick where nobody exports anything."""
+    return (is_compiling() or _is_tracing()) and torch.onnx.is_in_onnx_export()
+
+
 def channels_last(x: torch.Tensor) -> bool:
     if transforming():  # vmap knows of no memory format
         return False
@@ -94,7 +116,8 @@ def channels_last(x: torch.Tensor) -> bool:
 def like_input(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """y in x's dtype and memory format: channels_last in, channels_last out, else contiguous."""
     form = torch.channels_last if channels_last(x) else torch.contiguous_format
-    return y.to(x.dtype).contiguous(memory_format=form)
+    y = y if y.dtype is x.dtype else y.to(x.dtype)
+    return y.contiguous(memory_format=form)
 
 
 def outside_autocast(form: Callable[P, R]) -> Callable[P, R]:

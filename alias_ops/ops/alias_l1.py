@@ -4,7 +4,7 @@ import torch
 
 from .. import _backend, designs
 from . import _adjoints, _fft, _triton
-from ._library import LIBRARY, accumulation_dtype, differentiating, outside_autocast, plane
+from ._library import LIBRARY, accumulation_dtype, beside, differentiating, outside_autocast, plane
 from ._spectra import alias_spectrum, l1_norm
 
 __all__ = ["alias_l1", "torch_form"]
@@ -71,6 +71,7 @@ def alias_l1(x: torch.Tensor, stride: tuple[int, int]) -> torch.Tensor:
         return _fft.alias_l1(x, stride)
     place = designs.factor_dtype(x), x.device
     tables = designs.alias_tables(height, stride[0], *place), designs.alias_tables(width, stride[1], *place)
+    tables = beside(x, tables)
     if _backend.serving(x) == "reference" or differentiating():
         return torch_form(x, *tables, stride)
     return torch.ops.alias_ops.alias_l1(x, *tables, stride)

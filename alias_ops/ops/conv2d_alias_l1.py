@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 from .. import _backend, designs
 from . import _adjoints, _fft, _triton, conv2d_alias_l1_training
-from ._library import LIBRARY, accumulation_dtype, differentiating, outside_autocast, plane
+from ._library import LIBRARY, accumulation_dtype, beside, differentiating, outside_autocast, plane
 from ._spectra import half_plane, l1_norm, subtract_low
 from ._spectral_conv2d import LowSpectrum, dense_axes, fft_axis
 from .conv2d_alias_l1_backward import conv2d_alias_l1_backward
@@ -138,7 +138,7 @@ def conv2d_alias_l1(x, weight, bias, output, stride, padding, dilation, groups) 
         return _fft_form(x, weight, bias, output, stride, padding, dilation, groups)
     place = designs.factor_dtype(x), x.device
     tables = [designs.conv_tables(size[d], kernel[d], stride[d], padding[d], dilation[d], *place) for d in (0, 1)]
-    geometry = (*tables, stride, padding, dilation, groups)
+    geometry = (*beside(x, tables), stride, padding, dilation, groups)
     if _backend.serving(x) == "reference" or differentiating():
         return torch_form(x, weight, bias, output, *geometry)
     if conv2d_alias_l1_training.serves(x, weight, padding):

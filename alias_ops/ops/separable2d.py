@@ -16,9 +16,10 @@ from ._library import (
     transforming,
 )
 
-__all__ = ["separable2d", "torch_form"]
+__all__ = ["apply", "products", "separable2d", "torch_form"]
 
 _KERNEL = torch.ops.alias_ops._separable2d.default
+_is_tracing = torch._C._is_tracing
 
 
 @outside_autocast
@@ -29,6 +30,22 @@ def torch_form(x: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> torc
     y = left[0] @ (maps @ right[0].mT)
     for term in range(1, left.shape[0]):
         y = y + left[term] @ (maps @ right[term].mT)
+    return like_input(y, x)
+
+
+@outside_autocast
+def products(x: torch.Tensor, terms: tuple[tuple[torch.Tensor, torch.Tensor], ...]) -> torch.Tensor:
+    """:func:`torch_form` of factors that lie ready, for a graph with nothing but the products in it.
+
+    Args:
+        x: floating [..., H, W].
+        terms: pairs of [M, H] and [W, N], in the dtype that x is accumulated in.
+    """
+    left, right = terms[0]
+    maps = x if x.dtype is left.dtype else x.to(left.dtype)  # a trace records casts to the same
+    y = left @ (maps @ right)
+    for left, right in terms[1:]:
+        y = y + left @ (maps @ right)
     return like_input(y, x)
 
 
@@ -103,6 +120,20 @@ def _either(form):
     return lambda x, left, right, adjoint: form(x, left.mT, right.mT) if adjoint else form(x, left, right)
 
 
+def _decomposed(form, fake):
+    """``form`` for exporters that know no ops but PyTorch's, ONNX's first: they look into PyTorch's own table."""
+
+    def decomposition(*args):
+        # Fake tensors of symbolic sizes look there as well, for the shape alone, which a product would put guards on.
+        from torch._subclasses import FakeTensor
+        from torch.fx.experimental.proxy_tensor import get_proxy_mode
+
+        only_shape = isinstance(args[0], FakeTensor) and get_proxy_mode() is None
+        return fake(*args) if only_shape else form(*args)
+
+    return decomposition
+
+
 LIBRARY.impl("separable2d", torch_form, "CompositeExplicitAutograd")
 LIBRARY.impl("_separable2d", _either(torch_form), "CompositeExplicitAutograd")
 _triton.register("separable2d", torch_form, _fake, "separable2d")
@@ -111,13 +142,15 @@ torch.library.register_fake("alias_ops::separable2d", _fake, lib=LIBRARY)
 torch.library.register_fake("alias_ops::_separable2d", _either(_fake), lib=LIBRARY)
 torch.library.register_autograd("alias_ops::separable2d", _backward, setup_context=_setup_context, lib=LIBRARY)
 torch.library.register_vmap("alias_ops::separable2d", _vmap, lib=LIBRARY)
+torch._decomp.register_decomposition([torch.ops.alias_ops.separable2d.default])(_decomposed(torch_form, _fake))
+torch._decomp.register_decomposition([_KERNEL])(_decomposed(_either(torch_form), _either(_fake)))
 
 
 def apply(x: torch.Tensor, left: torch.Tensor, right: torch.Tensor, adjoint: bool = False) -> torch.Tensor:
     """:func:`separable2d`, or its adjoint, for arguments that are right already."""
     reference = _backend.serving(x) == "reference"
     special = transforming() or forward_mode()
-    if reference or is_compiling():  # a graph sees the registered op
+    if reference or is_compiling() or _is_tracing():  # a graph sees the registered op
         form = torch_form if reference or special else torch.ops.alias_ops.separable2d
         return form(x, left.mT, right.mT) if adjoint else form(x, left, right)
     if special:
