@@ -29,12 +29,13 @@ PEERS := kornia kornia-rs timm antialiased-cnns
 RESULTS := benchmarks/results/$(shell date +%Y-%m-%d)-cpu.json
 BENCH :=
 
-.PHONY: help demo test bench check format build clean distclean
+.PHONY: help demo test sanitize bench check format build clean distclean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo       install into .venv, run examples/demo, write demo_output/"
 	@echo "make test       install into .venv, run the tests"
+	@echo "make sanitize   the tests that reach C++, under AddressSanitizer and UndefinedBehaviorSanitizer (half an hour)"
 	@echo "make bench      install into .venv, time everything (a quarter of an hour), write benchmarks/results and figures"
 	@echo "make check      ruff, mypy and clang-format"
 	@echo "make format     let ruff and clang-format rewrite the sources"
@@ -46,6 +47,9 @@ demo: $(STAMP)-demo
 
 test: $(STAMP)-test
 	$(BIN)/python -m pytest
+
+sanitize: $(STAMP)-test
+	.ci/sanitize $(BIN)/python
 
 # BENCH adds options: make bench BENCH="--upstream FOLDER"
 bench: $(STAMP)-bench
