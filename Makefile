@@ -29,12 +29,13 @@ PEERS := kornia kornia-rs timm antialiased-cnns
 RESULTS := benchmarks/results/$(shell date +%Y-%m-%d)-cpu.json
 BENCH :=
 
-.PHONY: help demo test bench docs docs-figures check format build clean distclean
+.PHONY: help demo test sanitize bench docs docs-figures check format build clean distclean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo       install into .venv, run examples/demo, write demo_output/"
 	@echo "make test       install into .venv, run the tests"
+	@echo "make sanitize   the tests that reach C++, under AddressSanitizer and UndefinedBehaviorSanitizer (half an hour)"
 	@echo "make bench      install into .venv, time everything (a quarter of an hour), write benchmarks/results and figures"
 	@echo "make docs       install into .venv, write the documentation to docs/_build/html; a warning is an error"
 	@echo "make docs-figures  draw the figures of docs/concepts.md anew"
@@ -53,6 +54,9 @@ VISION := timm $(if $(filter torch==2.13.0,$(TORCH)),torchvision==0.28.0,torchvi
 test: $(STAMP)-test
 	-@test -d $(VENV)/vision || $(PIP) install --quiet --no-deps --target $(VENV)/vision $(VISION)
 	$(BIN)/python -m pytest
+
+sanitize: $(STAMP)-test
+	.ci/sanitize $(BIN)/python
 
 # BENCH adds options: make bench BENCH="--upstream FOLDER"
 bench: $(STAMP)-bench

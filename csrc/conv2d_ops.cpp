@@ -1,4 +1,5 @@
 // The CPU kernels of conv2d_alias_l1 and its gradients, registered through PyTorch's stable ABI.
+#include <algorithm>
 #include <array>
 #include <optional>
 #include <tuple>
@@ -13,6 +14,9 @@ ConvAxis conv_axis(const std::vector<Tensor>& t, int64_t size, int64_t kernel, i
   STD_TORCH_CHECK(t.size() == 6, "conv2d_alias_l1 takes six tables an axis");
   STD_TORCH_CHECK(stride > 0 && padding >= 0 && dilation > 0,
                   "stride and dilation must be positive, padding not negative");
+  constexpr int64_t kMost = (int64_t(1) << 31) - 1;  // the products and sums below fit into 64 bits
+  STD_TORCH_CHECK(std::max({stride, padding, dilation, kernel}) <= kMost && size <= kMost * kMost,
+                  "stride, padding, dilation and the kernel's size must be below 2^31");
   const int64_t stride_1 = size + 2 * padding - dilation * (kernel - 1);
   STD_TORCH_CHECK(kernel > 0 && stride_1 > 0, "the kernel must fit in the padded input");
   const int64_t outputs = outputs_of(stride_1, stride);
@@ -28,10 +32,10 @@ ConvAxis conv_axis(const std::vector<Tensor>& t, int64_t size, int64_t kernel, i
                       t[2].numel() == 2 * a.input.frequencies * a.lines &&
                       (kernel > 1 || t[5].numel() == outputs * size),
                   "tables must be those of alias_ops.designs for this geometry");
-  a.phase = static_cast<const double*>(t[1].const_data_ptr());
-  a.frame = static_cast<const double*>(t[2].const_data_ptr());
-  a.sources = static_cast<const int64_t*>(t[3].const_data_ptr());
-  a.low_pass = static_cast<const double*>(t[5].const_data_ptr());
+  a.phase = static_cast<const double*>(data_of(t[1], "a table"));
+  a.frame = static_cast<const double*>(data_of(t[2], "a table"));
+  a.sources = static_cast<const int64_t*>(data_of(t[3], "a table"));
+  a.low_pass = static_cast<const double*>(data_of(t[5], "a table"));
   for (int64_t i = 0; i < a.lines * kernel; ++i)
     STD_TORCH_CHECK(a.sources[i] < size, "frame sources must lie in the input");
   a.kernel = kernel, a.stride = stride, a.padding = padding;
@@ -52,8 +56,9 @@ void check_layer(const Tensor& x, const Tensor& weight, const std::vector<int64_
   STD_TORCH_CHECK(x.dim() == 4 && weight.dim() == 4,
                   "x must be [B, Cin, H, W] and weight [Cout, Cin / groups, kH, kW]");
   STD_TORCH_CHECK(stride.size() == 2 && padding.size() == 2 && dilation.size() == 2, "geometry must be pairs");
-  STD_TORCH_CHECK(groups > 0 && weight.size(0) % groups == 0 && weight.size(1) * groups == x.size(1),
-                  "weight must be [Cout, Cin / groups, kH, kW] with Cout a multiple of groups");
+  STD_TORCH_CHECK(
+      groups > 0 && weight.size(0) % groups == 0 && x.size(1) % groups == 0 && weight.size(1) == x.size(1) / groups,
+      "weight must be [Cout, Cin / groups, kH, kW] with Cout a multiple of groups");
   STD_TORCH_CHECK(weight.scalar_type() == x.scalar_type(), "weight must have the dtype of x");
 }
 
@@ -65,6 +70,7 @@ Conv2dAliasL1Args layer_of(Tensor& x, Tensor& weight, const std::vector<Tensor>&
   args.x = maps_of(x, "x", true);
   args.h = conv_axis(tables_h, args.x.height, weight.size(2), stride[0], padding[0], dilation[0]);
   args.w = conv_axis(tables_w, args.x.width, weight.size(3), stride[1], padding[1], dilation[1]);
+  data_of(weight, "weight");
   weight = torch::stable::contiguous(weight);
   args.weight = weight.const_data_ptr();
   args.outputs = weight.size(0), args.groups = groups;
@@ -111,6 +117,7 @@ Tensor measure(Tensor x, Tensor weight, std::optional<Tensor> bias, std::optiona
     args.y = output_of(y, args);
     if (bias.has_value() && output.has_value()) {
       STD_TORCH_CHECK(bias->dim() == 1 && bias->size(0) == outputs, "bias must be [Cout]");
+      data_of(*bias, "bias");
       bias = torch::stable::contiguous(torch::stable::to(*bias, x.scalar_type()));
       args.bias = bias->const_data_ptr();
     }
@@ -144,18 +151,25 @@ std::tuple<Tensor, Tensor> conv2d_alias_l1_training(Tensor x, Tensor weight, std
   return {norms, d_output};
 }
 
-// A tensor that a kernel writes as it lies: in x's dtype, which is float64 or float32 by then.
-void check_written(const Tensor& t, const Tensor& x, const char* name) {
+// A gradient that a kernel reads as it lies: in x's dtype, which is float64 or float32 by then.
+void check_gradient(const Tensor& t, const Tensor& x, const char* name) {
   STD_TORCH_CHECK(t.scalar_type() == x.scalar_type() &&
                       (t.scalar_type() == ScalarType::Double || t.scalar_type() == ScalarType::Float),
                   name, " must be float64 or float32, like x");
   STD_TORCH_CHECK(t.dim() == 4, name, " must have four dimensions, got ", t.dim());
 }
 
+// And one that it writes.
+void check_written(const Tensor& t, const Tensor& x, const char* name) {
+  check_gradient(t, x, name);
+  STD_TORCH_CHECK(!overlaps_itself(t), name, " must have memory of its own for every element: it is written in place");
+}
+
 const void* map_gradient(Tensor& grad, const Tensor& maps) {
   STD_TORCH_CHECK(grad.dim() == 2 && grad.size(0) == maps.size(0) && grad.size(1) == maps.size(1) &&
                       grad.scalar_type() == maps.scalar_type(),
                   "grad must have one value for every map, in the maps' dtype");
+  data_of(grad, "grad");
   grad = torch::stable::contiguous(grad);
   return grad.const_data_ptr();
 }
@@ -166,7 +180,9 @@ void conv2d_alias_l1_low_gradient(Tensor output_gradient, Tensor x, Tensor weigh
                                   const std::vector<int64_t>& stride, const std::vector<int64_t>& padding,
                                   const std::vector<int64_t>& dilation, int64_t groups) {
   check_layer(x, weight, stride, padding, dilation, groups);
-  for (const Tensor* t : {&output_gradient, &dx, &dweight}) check_written(*t, x, "every gradient");
+  check_gradient(output_gradient, x, "output_gradient");
+  check_written(dx, x, "dx");
+  check_written(dweight, x, "dweight");
   if (x.numel() == 0 || weight.numel() == 0) return;
   Conv2dLowGradientArgs args{layer_of(x, weight, tables_h, tables_w, stride, padding, dilation, groups), {}, nullptr};
   args.layer.y = output_of(output_gradient, args.layer);

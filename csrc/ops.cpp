@@ -4,13 +4,14 @@
 namespace alias_ops {
 namespace {
 
-Tensor as_double(const Tensor& t) {
+Tensor as_double(const Tensor& t, const char* name) {
+  data_of(t, name);  // copying does not look
   return t.scalar_type() == ScalarType::Double ? t : torch::stable::to(t, ScalarType::Double);
 }
 
-Factor factor_of(const Tensor& t, bool transposed) {
+Factor factor_of(const Tensor& t, const char* name, bool transposed) {
   const int64_t row = transposed ? 2 : 1, column = transposed ? 1 : 2;
-  return {static_cast<const double*>(t.const_data_ptr()), t.stride(0), t.stride(row), t.stride(column)};
+  return {static_cast<const double*>(data_of(t, name)), t.stride(0), t.stride(row), t.stride(column)};
 }
 
 // The adjoint op is the same one with transposed factors.
@@ -28,11 +29,20 @@ Tensor separable2d_or_adjoint(Tensor x, const Tensor& left, const Tensor& right,
   sizes[sizes.size() - 1] = out_width;
   Tensor y = empty(sizes, maps.dtype, channels_last);
   if (y.numel() == 0) return y;
-  const Tensor l = as_double(left), r = as_double(right);
+  const Tensor l = as_double(left, "left"), r = as_double(right, "right");
   const int64_t area = out_height * out_width;
-  Separable2dArgs args{
-      maps,       channels_last, y.mutable_data_ptr(),  maps.channels * area, area, out_width, 1, terms,
-      out_height, out_width,     factor_of(l, adjoint), factor_of(r, adjoint)};
+  Separable2dArgs args{maps,
+                       channels_last,
+                       y.mutable_data_ptr(),
+                       maps.channels * area,
+                       area,
+                       out_width,
+                       1,
+                       terms,
+                       out_height,
+                       out_width,
+                       factor_of(l, "left", adjoint),
+                       factor_of(r, "right", adjoint)};
   if (channels_last) {
     args.y_channel_stride = 1, args.y_column_stride = maps.channels, args.y_row_stride = maps.channels * out_width;
   }
@@ -52,9 +62,10 @@ Tensor alias_l1(Tensor x, const std::vector<Tensor>& tables_h, const std::vector
   const Maps maps = maps_of(x, "x", true);
   Tensor out = empty(sizes, accumulation_dtype(x));
   if (out.numel() == 0) return out;
+  // A stride above the size takes the first sample alone, as the size itself does: steps stay within the map.
   AliasL1Args args{maps,
-                   stride[0],
-                   stride[1],
+                   std::min(stride[0], maps.height),
+                   std::min(stride[1], maps.width),
                    dft_table(tables_h[0], "tables_h[0]"),
                    dft_table(tables_w[0], "tables_w[0]"),
                    dft_table(tables_h[1], "tables_h[1]"),

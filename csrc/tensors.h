@@ -8,6 +8,7 @@
 #include <torch/headeronly/util/Exception.h>
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "huge_pages.h"
@@ -33,6 +34,31 @@ inline Dtype dtype_of(const Tensor& t, const char* name) {
   }
 }
 
+// Where a tensor's elements lie. A storage that was resized to nothing, as sharded training does, has no such place,
+// and PyTorch's copies do not look: to be asked before them.
+inline const void* data_of(const Tensor& t, const char* name) {
+  const void* data = t.const_data_ptr();
+  STD_TORCH_CHECK(data != nullptr || t.numel() == 0, name, " has no memory: its storage was freed");
+  return data;
+}
+
+// Of a tensor that is written as it lies: an element of its own for every index. A few layouts that have one, as
+// strides (2, 3) of 3 x 2 elements, are taken for overlapping ones.
+inline bool overlaps_itself(const Tensor& t) {
+  std::vector<std::pair<int64_t, int64_t>> dims;  // stride, size
+  for (int64_t d = 0; d < t.dim(); ++d) {
+    if (t.size(d) == 0) return false;
+    if (t.size(d) > 1) dims.emplace_back(t.stride(d), t.size(d));
+  }
+  std::sort(dims.begin(), dims.end());
+  int64_t last = 0;  // the largest offset so far; a tensor with memory has no larger one than fits
+  for (const auto& [stride, size] : dims) {
+    if (stride <= last) return true;
+    last += stride * (size - 1);
+  }
+  return false;
+}
+
 inline Dtype accumulation_dtype(const Tensor& t) {
   return t.scalar_type() == ScalarType::Double ? Dtype::kFloat64 : Dtype::kFloat32;
 }
@@ -50,8 +76,7 @@ inline bool is_channels_last(const Tensor& t) {
   int64_t expected = 1;
   for (int64_t d : {1, 3, 2, 0}) {
     if (t.size(d) == 1) continue;
-    if (t.stride(d) != expected) return false;
-    expected *= t.size(d);
+    if (t.stride(d) != expected || __builtin_mul_overflow(expected, t.size(d), &expected)) return false;
   }
   return true;
 }
@@ -63,11 +88,14 @@ inline Maps maps_of(Tensor& t, const char* name, bool any_strides) {
   Maps m{nullptr, dtype_of(t, name), 1, 1, t.size(t.dim() - 2), t.size(t.dim() - 1), 0, 0, 0, 0};
   STD_TORCH_CHECK(m.height > 0 && m.width > 0, name, " must have maps of at least 1x1");
   const bool in_place = t.dim() == 4 && (any_strides || is_channels_last(t));
+  data_of(t, name);
   if (!in_place && !t.is_contiguous()) t = torch::stable::contiguous(t);
   if (in_place) {
     m.images = t.size(0), m.channels = t.size(1);
     m.image_stride = t.stride(0), m.channel_stride = t.stride(1);
     m.row_stride = t.stride(2), m.column_stride = t.stride(3);
+  } else if (t.numel() == 0) {
+    m.channels = 0;  // the sizes beside the 0 may be anything
   } else {
     for (int64_t d = 0; d < t.dim() - 2; ++d) m.channels *= t.size(d);
     m.channel_stride = m.height * m.width, m.row_stride = m.width, m.column_stride = 1;
@@ -82,7 +110,10 @@ inline Maps maps_of(Tensor& t, const char* name, bool any_strides) {
 inline Tensor empty(const std::vector<int64_t>& sizes, Dtype dtype, bool channels_last = false) {
   std::vector<int64_t> strides(sizes.size());
   int64_t step = 1;
-  const auto place = [&](size_t d) { strides[d] = step, step *= std::max<int64_t>(1, sizes[d]); };
+  const auto place = [&](size_t d) {
+    strides[d] = step;
+    STD_TORCH_CHECK(!__builtin_mul_overflow(step, std::max<int64_t>(1, sizes[d]), &step), "the result is too large");
+  };
   if (channels_last) {
     for (size_t d : {1, 3, 2, 0}) place(d);
   } else {
@@ -105,10 +136,11 @@ inline DftTable dft_table(const Tensor& t, const char* name) {
   STD_TORCH_CHECK(t.scalar_type() == ScalarType::Double && t.is_contiguous() && t.dim() == 3 && t.size(0) == 2, name,
                   " must be a contiguous float64 table [2, frequencies, length]");
   STD_TORCH_CHECK(t.size(1) > 0 && t.size(2) > 0, name, " must not be empty");
-  return {static_cast<const double*>(t.const_data_ptr()), t.size(1), t.size(2)};
+  return {static_cast<const double*>(data_of(t, name)), t.size(1), t.size(2)};
 }
 
-inline int64_t outputs_of(int64_t size, int64_t stride) { return (size + stride - 1) / stride; }
+// Not (size + stride - 1) / stride, which a stride near 2^63 takes beyond 64 bits.
+inline int64_t outputs_of(int64_t size, int64_t stride) { return size / stride + (size % stride != 0); }
 
 // The strided map's transform must have the bins of its size, and the kept band must lie below its Nyquist bin.
 inline void check_bands(const DftTable& dft, const DftTable& low, int64_t outputs, int64_t size) {

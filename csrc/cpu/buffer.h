@@ -25,9 +25,18 @@ struct Memory {
   }
 };
 
+// AddressSanitizer sees what leaves a block of the size asked for; a larger one kept from another call would hide it.
+#if defined(__SANITIZE_ADDRESS__)
+inline constexpr bool kKeepsMemory = false;
+#elif defined(__has_feature)
+inline constexpr bool kKeepsMemory = !__has_feature(address_sanitizer);
+#else
+inline constexpr bool kKeepsMemory = true;
+#endif
+
 // The blocks that a thread is done with, the last one given back at the end; at most kMost bytes of them.
 class KeptMemory {
-  static constexpr std::size_t kMost = 16 << 20, kCount = 32;
+  static constexpr std::size_t kMost = kKeepsMemory ? 16 << 20 : 0, kCount = 32;
 
  public:
   KeptMemory() { kept_.reserve(kCount + 1); }
