@@ -148,6 +148,37 @@ def test_a_large_mean_stays_in_its_bin(device, force, dtype):
         assert_measures(device, x, weight, geometry, layer(x.double(), weight, **geometry).to(dtype))
 
 
+@pytest.mark.parametrize("factor", [1e-25, 1e25])
+@pytest.mark.parametrize(
+    ("branch", "name"),
+    [
+        ("residual", "kernel 3, odd size"),
+        ("bins", "batch of 3"),
+        ("bins", "17 to 33 channels"),
+        ("pointwise", "kernel 1"),
+    ],
+)
+def test_moduli_where_squares_under_and_overflow(device, force, branch, name, factor):
+    force(branch)
+    x, weight, geometry = operands(name, torch.float32)
+    for scaled in ((x * factor, weight), (x, weight * factor)):
+        output = layer(*scaled, **geometry) if branch == "bins" else None
+        assert_measures(device, *scaled, geometry, output)
+
+
+@pytest.mark.parametrize(("branch", "kernel"), [("residual", 3), ("bins", 3), ("pointwise", 1)])
+def test_images_and_outputs_of_very_different_size(device, force, branch, kernel):
+    """They share tiles, and must not share a scale."""
+    force(branch)
+    x = randn(4, 3, 7, 8) * torch.tensor([1e-20, 1.0, 1e20, 1e-12]).view(4, 1, 1, 1)
+    weight = randn(3, 3, kernel, kernel, seed=1) * torch.tensor([1e-15, 1.0, 1e15]).view(3, 1, 1, 1)
+    x, weight, geometry = x.float(), weight.float(), {"padding": kernel // 2, "stride": 2}
+    output = layer(x, weight, **geometry) if branch == "bins" else None
+    actual = measured(device, x, weight, output=output, **geometry)
+    expected = expected_aliasing(x, weight, **geometry)
+    assert_close(actual / expected, torch.ones_like(expected), torch.float32)
+
+
 def test_float64_takes_the_form_in_pytorch(device):
     x, weight, geometry = operands("padding 1")
     assert_measures(device, x, weight, geometry)

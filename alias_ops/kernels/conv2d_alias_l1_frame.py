@@ -5,6 +5,7 @@ strided output's bins with the frame's share of the layer's map taken off.
 import triton
 import triton.language as tl
 
+from .conv2d_alias_l1_moduli import modulus
 from .conv2d_alias_l1_spectra import distance, product, quadrants, store_bins, table_product, tile_of
 
 __all__ = ["less_frame", "line_products", "line_spectra", "output_bins"]
@@ -190,7 +191,7 @@ def output_bins(
     # Every sign of f counts half where both name one bin, and DC and Nyquist rows are their own conjugates.
     weight_h = tl.where((f_of == 0) | (2 * f_of == N), 0.5, 1.0)
     weight_w = tl.where((g == 0) | (2 * g == M), 1.0, 2.0)
-    size = tl.sqrt(plus_re * plus_re + plus_im * plus_im) + tl.sqrt(minus_re * minus_re + minus_im * minus_im)
+    size = modulus(plus_re, plus_im) + modulus(minus_re, minus_im)
     size = tl.where(known & (kept == 0), size * weight_h[:, None] * weight_w[None, :], 0.0)
     total = tl.sum(tl.reshape(tl.sum(size, 1), (F, C)), 0)
     channel_of = channel + tl.arange(0, C)

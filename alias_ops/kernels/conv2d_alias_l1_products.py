@@ -3,6 +3,7 @@
 import triton
 import triton.language as tl
 
+from .conv2d_alias_l1_moduli import modulus
 from .conv2d_alias_l1_spectra import product
 
 __all__ = ["bin_products", "measure_bins", "weight_bins"]
@@ -129,5 +130,5 @@ def measure_bins(
             known = real_i & real_o
             d_re = tl.load(y_bin + y_cell, mask=known, other=0.0).to(tl.float32) - (re_re - im_im)
             d_im = tl.load(y_bin + outputs + y_cell, mask=known, other=0.0).to(tl.float32) - (re_im + im_re)
-        total += tl.load(weights + b) * tl.sqrt(d_re * d_re + d_im * d_im)
+        total += tl.load(weights + b) * modulus(d_re, d_im)
     tl.store(partial + ((part * images + i)[:, None] * outputs + o[None, :]), total, mask=real_i & real_o)

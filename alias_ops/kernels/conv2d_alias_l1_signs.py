@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 
 from .conv2d_alias_l1_frame import less_frame
+from .conv2d_alias_l1_moduli import direction, half_plane_weight
 from .conv2d_alias_l1_products import bin_products
 from .conv2d_alias_l1_spectra import bin_places, quadrants, store_bins, tile_of
 
@@ -16,26 +17,9 @@ __all__ = ["map_signs", "nyquist_place", "output_signs", "sign_bins"]
 
 
 @triton.jit
-def direction(re, im, factor):
-    """``factor`` times D / |D|. D is first divided by its larger part: squares over- and underflow."""
-    largest = tl.maximum(tl.abs(re), tl.abs(im))
-    largest = tl.where(largest == 0, 1.0, largest)
-    re, im = re / largest, im / largest
-    size = tl.sqrt(re * re + im * im)
-    factor = factor / tl.where(size == 0, 1.0, size)
-    return re * factor, im * factor
-
-
-@triton.jit
 def nyquist_place(f, g, N, M):
     """Place of a Nyquist bin of N x M among them: f = N / 2 with every g, then g = M / 2 with every other f."""
     return tl.where(2 * f == N, g, tl.where(N % 2 == 0, M // 2 + 1, 0) + f)
-
-
-@triton.jit
-def half_plane_weight(f, g, N, M):
-    """1 for bins of the list that are their own conjugates, 2 for those that stand for another one."""
-    return tl.where(((f == 0) | (2 * f == N)) & ((g == 0) | (2 * g == M)), 1.0, 2.0)
 
 
 @triton.jit
