@@ -3,7 +3,7 @@
 import pytest
 import torch
 from helpers import assert_close, randn
-from kernels import configuration, module
+from kernels import captured, configuration, module
 from test_conv2d_alias_l1 import layer
 from test_conv2d_alias_l1_backward import leaves_of
 from test_kernels_conv2d_alias_l1 import assert_measures, described
@@ -107,20 +107,12 @@ def test_graph_capture(kernel):
         return torch.autograd.grad(alias_ops.conv2d_aliasing(x, weight, padding=kernel // 2), (x, weight))
 
     with alias_ops.backend("triton"):
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                step()
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            captured = step()
+        graph, results = captured(step)
         with torch.no_grad():
             x.copy_(other)
         graph.replay()
         torch.cuda.synchronize()
-        for actual, expected in zip(captured, step(), strict=True):
+        for actual, expected in zip(results, step(), strict=True):
             assert_close(actual.cpu(), expected.cpu(), SINGLE)
 
 
