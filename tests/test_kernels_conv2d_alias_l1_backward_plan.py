@@ -18,7 +18,7 @@ from alias_ops.kernels import conv2d_alias_l1_backward_plan as plan
 from alias_ops.kernels import conv2d_alias_l1_plan as forward_plan
 
 
-@pytest.mark.parametrize("name", ["batch of 3", "groups", "stride 3, kernel 1"])
+@pytest.mark.parametrize("name", ["batch of 3", "groups", "depthwise, more outputs", "stride 3, kernel 1"])
 def test_images_in_chunks(device, monkeypatch, name):
     x, weight, geometry = made(name, device=device)
     at_once = found(*leaves_of(x, weight), geometry)
