@@ -15,10 +15,11 @@ pytest.importorskip("triton")
 
 from alias_ops.kernels import conv2d_alias_l1_backward as kernels
 from alias_ops.kernels import conv2d_alias_l1_backward_plan as plan
+from alias_ops.kernels import conv2d_alias_l1_backward_products as on_panels
 from alias_ops.kernels import conv2d_alias_l1_plan as forward_plan
 
 
-@pytest.mark.parametrize("name", ["batch of 3", "groups", "depthwise, more outputs", "stride 3, kernel 1"])
+@pytest.mark.parametrize("name", ["batch of 3", "groups", "stride 3, kernel 1"])
 def test_images_in_chunks(device, monkeypatch, name):
     x, weight, geometry = made(name, device=device)
     at_once = found(*leaves_of(x, weight), geometry)
@@ -49,10 +50,29 @@ def test_offsets_of_64_bits(device, monkeypatch, name):
 
 
 def test_more_matrices_than_a_launch_has_room_for(device, monkeypatch):
-    from alias_ops.kernels import conv2d_alias_l1_backward_products as on_panels
-
     monkeypatch.setattr(on_panels, "MOST_MATRICES", 3)
     assert_gradients(device, *made("groups", device=device))
+
+
+@pytest.mark.parametrize("inputs", [1, 3])
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_products_of_bins(inputs, groups, outputs):
+    """Of one group, of several, and of one input channel to each, where no matrix product is worth its name."""
+    bins, rows = 5, 6
+    x, signs = randn(bins, rows, groups, inputs), randn(bins, rows, groups, 2 * outputs, seed=1)
+    spectrum = randn(bins, inputs, groups, 2 * outputs, seed=2)
+    out, total = (
+        torch.full((bins, rows, groups * inputs), torch.nan),
+        torch.full((bins * groups, inputs, 2 * outputs), torch.nan),
+    )
+    flat_x, flat_signs = x.flatten(2).float(), signs.flatten(2).float()
+    on_panels.input_bins_of(flat_signs, spectrum.flatten(2).float(), out, groups)
+    assert_close(out, torch.einsum("brgo,bigo->brgi", signs, spectrum).flatten(2), SINGLE)
+    expected = torch.einsum("brgi,brgo->bgio", x, signs).flatten(0, 1)
+    for times in (1, 2):
+        on_panels.add_weight_bins(flat_x, flat_signs, total, groups, times == 1)
+        assert_close(total, times * expected, SINGLE)
 
 
 @pytest.mark.parametrize("dtype", [SINGLE, torch.bfloat16], ids=str)
