@@ -7,13 +7,8 @@ Every case is checked against float64 before it is timed and written as soon as 
 
 import argparse
 import datetime
-import json
-import statistics
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,89 +22,15 @@ from . import peers
 from .bench_measure import GRADIENT_SLACK, conv_error
 from .bench_pooling import built, error_of
 from .cases import CONV_ROWS, LAYERS, Conv
-from .race import WrongResult, checked, spread
+from .gpu_run import Call, Run, extra_memory, tf32
+from .race import checked, spread
 
-__all__ = ["Run", "main"]
+__all__ = ["main"]
 
-GIGABYTE = 2**30
 CHANNELS = 64
 POOL_SIZES = (14, 28, 32, 56, 112, 224)
 NETWORKS = [layer for layer in LAYERS if layer.name.startswith(("ResNet-50", "WRN-28-10"))]
 TF32_SLACK = 500.0  # 1e-3 instead of 2e-6
-
-Call = Callable[[], Any]
-
-
-class Run:
-    """A results file that grows case by case, and how large and how often to measure."""
-
-    def __init__(self, out: str, dry: bool = False):
-        self.path = Path(out)
-        self.dry = dry
-        self.device = "cpu" if dry else "cuda"
-        self.bytes = 2**14 if dry else GIGABYTE
-        if self.path.exists():
-            self.document = json.loads(self.path.read_text())
-        else:
-            self.document = {"format": "gpu 1", "dry run": dry, "results": [], "stages": [], "ceilings": {}}
-
-    def write(self) -> None:
-        self.path.write_text(json.dumps(self.document, indent=1) + "\n")
-
-    def time(self, call: Call, seconds: float = 0.25) -> dict[str, float]:
-        """Median, quartiles and number of single calls, by events on the device."""
-        for _ in range(1 if self.dry else 3):
-            call()
-        if self.dry:
-            began = time.perf_counter()
-            call()
-            return {"median": time.perf_counter() - began, "calls": 1}
-        torch.cuda.synchronize()
-        began = time.perf_counter()
-        call()
-        torch.cuda.synchronize()
-        calls = max(5, min(50, round(seconds / max(1e-6, time.perf_counter() - began))))
-        marks = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(calls)]
-        for start, end in marks:
-            start.record()
-            call()
-            end.record()
-        torch.cuda.synchronize()
-        times = sorted(start.elapsed_time(end) / 1e3 for start, end in marks)
-        low, median, high = statistics.quantiles(times, n=4, method="inclusive")
-        return {"median": median, "q1": low, "q3": high, "calls": calls}
-
-    def case(self, case: dict[str, Any], calls: dict[str, Call], check: Callable[[], float]) -> None:
-        """Check, time every call, and keep what came out, errors included."""
-        result: dict[str, Any] = {**case, "times": {}, "errors": {}}
-        try:
-            result["relative error"] = check()
-        except (WrongResult, RuntimeError) as error:
-            result["errors"]["alias_ops"] = f"{type(error).__name__}: {error}"[:300]
-            calls = {name: call for name, call in calls.items() if not name.startswith("alias_ops")}
-        for name, call in calls.items():
-            try:
-                result["times"][name] = self.time(call)
-            except (RuntimeError, peers.Unavailable) as error:
-                result["errors"][name] = f"{type(error).__name__}: {error}"[:300]
-            if self.device == "cuda":
-                torch.cuda.empty_cache()
-        self.document["results"].append(result)
-        self.write()
-        times = ", ".join(f"{name} {t['median'] * 1e3:.3f}" for name, t in result["times"].items())
-        print(" ".join(map(str, case.values())), "ms:", times, *result["errors"].values(), flush=True)
-
-
-@contextmanager
-def tf32(allowed: bool) -> Iterator[None]:
-    """PyTorch's switches for TF32, of products and of convolutions."""
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
-
 
 # ---- stages ----------------------------------------------------------------------------------------------------------
 
@@ -225,27 +146,20 @@ def aliasing(run: Run) -> None:
                 run.case({"op": "aliasing", "n": n, "dtype": precision, "bytes": x.nbytes}, calls, check)
 
 
-def _extra_memory(call: Call) -> int | None:
-    """Bytes that a call takes at its peak beyond what there was."""
-    if not torch.cuda.is_available():
-        return None
-    call()
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    call()
-    torch.cuda.synchronize()
-    return torch.cuda.max_memory_allocated() - before
-
-
-def _convolution(run: Run, conv: Conv, precision: str) -> None:
+def _layer(run: Run, conv: Conv, precision: str) -> tuple[torch.Tensor, torch.Tensor, int, dict[str, Any]]:
+    """x of the run's bytes, the weight, the padding, and what a result says of them."""
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    image = conv.channels * conv.size**2 * dtype.itemsize
-    batch = 2 if run.dry else -(-run.bytes // image)
+    batch = 2 if run.dry else -(-run.bytes // (conv.channels * conv.size**2 * dtype.itemsize))
     x = torch.randn(batch, conv.channels, conv.size, conv.size, device=run.device, dtype=dtype)
     weight = torch.randn(conv.outputs, conv.channels, conv.kernel, conv.kernel, device=run.device, dtype=dtype)
     weight /= (conv.channels * conv.kernel**2) ** 0.5
-    padding = conv.kernel // 2
+    case = {"layer": conv.name, "batch": batch, "dtype": precision}
+    case["stride-1 map"] = batch * conv.outputs * conv.size**2 * dtype.itemsize
+    return x, weight, conv.kernel // 2, case
+
+
+def _convolution(run: Run, conv: Conv, precision: str) -> None:
+    x, weight, padding, case = _layer(run, conv, precision)
     y = F.conv2d(x, weight, stride=2, padding=padding)
 
     def given():
@@ -259,7 +173,7 @@ def _convolution(run: Run, conv: Conv, precision: str) -> None:
             return conv_error(x[:64], weight, y[:64], padding, "forward")
         exact = reference.conv2d_aliasing(x[:64].double(), weight.double(), padding=padding, reduction="none")
         found = alias_ops.conv2d_aliasing(x[:64], weight, padding=padding, output=y[:64], reduction="none")
-        return checked(found, exact, dtype, TF32_SLACK)
+        return checked(found, exact, x.dtype, TF32_SLACK)
 
     calls: dict[str, Call] = {
         "alias_ops, output given": given,
@@ -268,20 +182,12 @@ def _convolution(run: Run, conv: Conv, precision: str) -> None:
         "strided convolution": lambda: F.conv2d(x, weight, stride=2, padding=padding),
         "definition": lambda: reference.conv2d_aliasing(x.float(), weight.float(), padding=padding),
     }
-    case = {"op": "conv2d_aliasing", "layer": conv.name, "batch": batch, "dtype": precision}
-    case["stride-1 map"] = batch * conv.outputs * conv.size**2 * dtype.itemsize
-    case["extra memory"] = _extra_memory(given)
-    run.case(case, calls, check)
+    run.case({"op": "conv2d_aliasing", **case, "extra memory": extra_memory(given)}, calls, check)
 
 
 def _convolution_gradients(run: Run, conv: Conv, precision: str) -> None:
-    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    batch = 2 if run.dry else -(-run.bytes // (conv.channels * conv.size**2 * dtype.itemsize))
-    x = torch.randn(batch, conv.channels, conv.size, conv.size, device=run.device, dtype=dtype)
-    weight = torch.randn(conv.outputs, conv.channels, conv.kernel, conv.kernel, device=run.device, dtype=dtype)
-    weight /= (conv.channels * conv.kernel**2) ** 0.5
+    x, weight, padding, case = _layer(run, conv, precision)
     leaves = x.requires_grad_(), weight.requires_grad_()
-    padding = conv.kernel // 2
     maps = alias_ops.conv2d_aliasing(*leaves, padding=padding)
     y = F.conv2d(*leaves, stride=2, padding=padding)
     dy = torch.randn_like(y)
@@ -299,17 +205,14 @@ def _convolution_gradients(run: Run, conv: Conv, precision: str) -> None:
         expected = torch.autograd.grad(reference.conv2d_aliasing(*exact, padding=padding), exact)
         found = torch.autograd.grad(alias_ops.conv2d_aliasing(*few, padding=padding), few)
         slack = GRADIENT_SLACK * (TF32_SLACK if precision == "tf32" else 1.0)
-        return max(checked(a, b, dtype, slack) for a, b in zip(found, expected))
+        return max(checked(a, b, x.dtype, slack) for a, b in zip(found, expected))
 
     calls: dict[str, Call] = {
         "alias_ops": ours,
         "alias_ops, in PyTorch": form,
         "strided convolution": lambda: torch.autograd.grad(y, leaves, dy, retain_graph=True),
     }
-    case = {"op": "conv2d_aliasing gradients", "layer": conv.name, "batch": batch, "dtype": precision}
-    case["stride-1 map"] = batch * conv.outputs * conv.size**2 * dtype.itemsize
-    case["extra memory"] = _extra_memory(ours)
-    run.case(case, calls, check)
+    run.case({"op": "conv2d_aliasing gradients", **case, "extra memory": extra_memory(ours)}, calls, check)
 
 
 def convolutions(run: Run) -> None:

@@ -68,3 +68,21 @@ def assert_gradient(x, actual, expected_of, dtype):
 def geometry_of(stride=2, padding=0, dilation=1, groups=1):
     """A layer's geometry as the op takes it: pairs (height, width), and the groups."""
     return *(v if isinstance(v, tuple) else (v, v) for v in (stride, padding, dilation)), groups
+
+
+def captured(step):
+    """A CUDA graph of ``step``, and the results that it writes when it is replayed.
+
+    As PyTorch asks for, it is called on a stream of its own before: kernels are compiled then, and configurations
+    measured.
+    """
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        results = step()
+    return graph, results

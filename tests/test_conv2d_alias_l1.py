@@ -127,6 +127,15 @@ def test_half_precision(backend, name, dtype):
     assert_measures(x, weight, geometry, dtype, output=layer(x, weight, **geometry))
 
 
+@pytest.mark.parametrize("factor", [1e-25, 1e25])
+@some_cases
+def test_moduli_where_squares_under_and_overflow(backend, name, factor):
+    x, weight, geometry = operands(name, torch.float32)
+    for scaled in ((x * factor, weight), (x, weight * factor)):
+        assert_measures(*scaled, geometry, torch.float32)
+        assert_measures(*scaled, geometry, torch.float32, output=layer(*scaled, **geometry))
+
+
 @cases
 def test_gradients(backend, name):
     x, weight, geometry = operands(name)

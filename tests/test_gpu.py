@@ -8,6 +8,7 @@ import test_alias_l1
 import test_separable2d
 import torch
 from helpers import aliases, assert_close, randn, reference_pool2d, spectrum_l1
+from kernels import captured
 
 import alias_ops
 from alias_ops import reference
@@ -160,15 +161,7 @@ def test_cuda_graphs(name, size):
         y = FUNCTIONS[name](static)
         return y, torch.autograd.grad(y.sum(), static)[0]
 
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            step()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        results = step()
+    graph, results = captured(step)
     fresh = images(4, 8, size, size, seed=7)
     with torch.no_grad():
         static.copy_(fresh)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from helpers import ARCHIVES, LAYOUTS, aliases, assert_close, golden, golden_convolutions, randn
-from kernels import geometry_of
+from kernels import captured, geometry_of
 from test_conv2d_alias_l1 import CASES, expected_aliasing, layer, operands, stride_1_size
 
 import alias_ops
@@ -146,6 +146,36 @@ def test_a_large_mean_stays_in_its_bin(device, force, dtype):
     for branch in ("residual", "bins"):
         force(branch)
         assert_measures(device, x, weight, geometry, layer(x.double(), weight, **geometry).to(dtype))
+
+
+@pytest.mark.parametrize("factor", [1e-25, 1e25])
+@pytest.mark.parametrize(
+    ("branch", "name"),
+    [
+        ("residual", "kernel 3, odd size"),
+        ("bins", "batch of 3"),
+        ("pointwise", "kernel 1"),
+    ],
+)
+def test_moduli_where_squares_under_and_overflow(device, force, branch, name, factor):
+    force(branch)
+    x, weight, geometry = operands(name, torch.float32)
+    for scaled in ((x * factor, weight), (x, weight * factor)):
+        output = layer(*scaled, **geometry) if branch == "bins" else None
+        assert_measures(device, *scaled, geometry, output)
+
+
+@pytest.mark.parametrize(("branch", "kernel"), [("residual", 3), ("bins", 3), ("pointwise", 1)])
+def test_images_and_outputs_of_very_different_size(device, force, branch, kernel):
+    """They share tiles, and must not share a scale."""
+    force(branch)
+    x = randn(4, 3, 7, 8) * torch.tensor([1e-20, 1.0, 1e20, 1e-12]).view(4, 1, 1, 1)
+    weight = randn(3, 3, kernel, kernel, seed=1) * torch.tensor([1e-15, 1.0, 1e15]).view(3, 1, 1, 1)
+    x, weight, geometry = x.float(), weight.float(), {"padding": kernel // 2, "stride": 2}
+    output = layer(x, weight, **geometry) if branch == "bins" else None
+    actual = measured(device, x, weight, output=output, **geometry)
+    expected = expected_aliasing(x, weight, **geometry)
+    assert_close(actual / expected, torch.ones_like(expected), torch.float32)
 
 
 def test_float64_takes_the_form_in_pytorch(device):
@@ -307,7 +337,7 @@ def test_more_than_2_to_the_31_samples(kernel):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("kernel", [1, 3])
-def test_graph_capture_and_streams(kernel):
+def test_graphs_and_streams(kernel):
     x, other = (torch.randn(64, 32, 28, 28, device="cuda") for _ in range(2))
     weight = torch.randn(48, 32, kernel, kernel, device="cuda")
 
@@ -317,22 +347,20 @@ def test_graph_capture_and_streams(kernel):
     with alias_ops.backend("triton"):
         expected, expected_other = measure(x), measure(other)
         torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            captured = measure(x)
+        graph, result = captured(lambda: measure(x))
         graph.replay()
         streams = [torch.cuda.Stream() for _ in range(4)]
-        results = []
+        others = []
         for stream in streams:
             with torch.cuda.stream(stream):
-                results.append(measure(other))
+                others.append(measure(other))
         torch.cuda.synchronize()
-        assert torch.equal(captured, expected)
-        assert all(torch.equal(result, expected_other) for result in results)
+        assert torch.equal(result, expected)
+        assert all(torch.equal(each, expected_other) for each in others)
         x.copy_(other)
         graph.replay()
         torch.cuda.synchronize()
-        assert torch.equal(captured, expected_other)
+        assert torch.equal(result, expected_other)
 
 
 @pytest.mark.gpu

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from helpers import assert_close, randn
-from kernels import configuration, module
+from kernels import captured, configuration, module
 from test_conv2d_alias_l1 import layer
 from test_conv2d_alias_l1_backward import leaves_of
 from test_kernels_conv2d_alias_l1 import assert_measures, described
@@ -15,6 +15,7 @@ pytest.importorskip("triton")
 
 from alias_ops.kernels import conv2d_alias_l1_backward as kernels
 from alias_ops.kernels import conv2d_alias_l1_backward_plan as plan
+from alias_ops.kernels import conv2d_alias_l1_backward_products as on_panels
 from alias_ops.kernels import conv2d_alias_l1_plan as forward_plan
 
 
@@ -49,10 +50,29 @@ def test_offsets_of_64_bits(device, monkeypatch, name):
 
 
 def test_more_matrices_than_a_launch_has_room_for(device, monkeypatch):
-    from alias_ops.kernels import conv2d_alias_l1_backward_products as on_panels
-
     monkeypatch.setattr(on_panels, "MOST_MATRICES", 3)
     assert_gradients(device, *made("groups", device=device))
+
+
+@pytest.mark.parametrize("inputs", [1, 3])
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_products_of_bins(inputs, groups, outputs):
+    """Of one group, of several, and of one input channel to each, where no matrix product is worth its name."""
+    bins, rows = 5, 6
+    x, signs = randn(bins, rows, groups, inputs), randn(bins, rows, groups, 2 * outputs, seed=1)
+    spectrum = randn(bins, inputs, groups, 2 * outputs, seed=2)
+    out, total = (
+        torch.full((bins, rows, groups * inputs), torch.nan),
+        torch.full((bins * groups, inputs, 2 * outputs), torch.nan),
+    )
+    flat_x, flat_signs = x.flatten(2).float(), signs.flatten(2).float()
+    on_panels.input_bins_of(flat_signs, spectrum.flatten(2).float(), out, groups)
+    assert_close(out, torch.einsum("brgo,bigo->brgi", signs, spectrum).flatten(2), SINGLE)
+    expected = torch.einsum("brgi,brgo->bgio", x, signs).flatten(0, 1)
+    for times in (1, 2):
+        on_panels.add_weight_bins(flat_x, flat_signs, total, groups, times == 1)
+        assert_close(total, times * expected, SINGLE)
 
 
 @pytest.mark.parametrize("dtype", [SINGLE, torch.bfloat16], ids=str)
@@ -107,20 +127,12 @@ def test_graph_capture(kernel):
         return torch.autograd.grad(alias_ops.conv2d_aliasing(x, weight, padding=kernel // 2), (x, weight))
 
     with alias_ops.backend("triton"):
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                step()
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            captured = step()
+        graph, results = captured(step)
         with torch.no_grad():
             x.copy_(other)
         graph.replay()
         torch.cuda.synchronize()
-        for actual, expected in zip(captured, step(), strict=True):
+        for actual, expected in zip(results, step(), strict=True):
             assert_close(actual.cpu(), expected.cpu(), SINGLE)
 
 

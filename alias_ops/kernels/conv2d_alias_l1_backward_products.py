@@ -1,4 +1,7 @@
-"""Adjoint products over channels and images: real matrix products of panels that lie contiguously, by PyTorch."""
+"""Adjoint products over channels and images: real matrix products of panels that lie contiguously, by PyTorch.
+
+In depthwise layers a group's matrices have one row or column: the bins' products go element by element there.
+"""
 
 from math import prod
 
@@ -31,6 +34,9 @@ def input_bins_of(signs: torch.Tensor, spectrum: torch.Tensor, out: torch.Tensor
     if groups == 1:
         torch.bmm(signs, spectrum.mT, out=out)
         return
+    if out.shape[2] == groups:
+        torch.sum(signs.unflatten(2, (groups, -1)) * spectrum.unflatten(2, (groups, -1)), 3, out=out)
+        return
     a, b = _by_group(signs, groups), _by_group(spectrum, groups).mT
     made = torch.cat([torch.bmm(*each) for each in zip(a.split(MOST_MATRICES), b.split(MOST_MATRICES))])
     out.view(len(out), out.shape[1], groups, -1).copy_(made.view(len(out), groups, *made.shape[1:]).transpose(1, 2))
@@ -44,6 +50,10 @@ def add_weight_bins(x_bins: torch.Tensor, signs: torch.Tensor, total: torch.Tens
         signs: as for :func:`input_bins_of`.
         total: [bins * groups, inputs, outputs of a group * 2].
     """
+    if x_bins.shape[2] == groups > 1:
+        found = torch.sum(x_bins[..., None] * signs.unflatten(2, (groups, -1)), 1).view_as(total)
+        total.copy_(found) if first else total.add_(found)
+        return
     a, b = (x_bins, signs) if groups == 1 else (_by_group(x_bins, groups), _by_group(signs, groups))
     for part in zip(*(t.split(MOST_MATRICES) for t in (total, a.mT, b))):
         part[0].baddbmm_(*part[1:], beta=0 if first else 1)

@@ -5,7 +5,16 @@ strided output's bins with the frame's share of the layer's map taken off.
 import triton
 import triton.language as tl
 
-from .conv2d_alias_l1_spectra import distance, product, quadrants, store_bins, table_product, tile_of
+from .conv2d_alias_l1_moduli import half_plane_weight, modulus
+from .conv2d_alias_l1_spectra import (
+    bin_places,
+    channel_tile,
+    distance,
+    product,
+    spectra_of_tile,
+    store_bins,
+    table_product,
+)
 
 __all__ = ["less_frame", "line_products", "line_spectra", "output_bins"]
 
@@ -78,16 +87,8 @@ def line_products(
     x: what ``line_spectra`` left. weight: [kernel_h][kernel_w][inputs][outputs], then [kernel_w][kernel_h][inputs]
     [outputs]; inputs = channels / groups. sources [lines][taps]: which line of x a tap meets, or -1.
     """
-    tiles_i = tl.cdiv(images, BI)
-    tiles_o = tl.cdiv(group_outputs, BO)
-    pid = tl.program_id(0)
-    i = pid % tiles_i * BI + tl.arange(0, BI)
-    pid = pid // tiles_i
-    tile = pid % (outputs // group_outputs * tiles_o)
-    slot = pid // (outputs // group_outputs * tiles_o)
-    group = tile // tiles_o
-    within = tile % tiles_o * BO + tl.arange(0, BO)
-    o = group * group_outputs + within
+    i, group, first, last, slot = channel_tile(tl.program_id(0), images, outputs, group_outputs, BI, BO)
+    o = first + tl.arange(0, BO)
 
     is_row = slot < row_slots
     frequencies = tl.where(is_row, frequencies_w, frequencies_h)
@@ -115,16 +116,40 @@ def line_products(
                 x_im = tl.load(lines + taps * channels + cell, mask=known, other=0.0)
                 w = tl.load(
                     panel + tl.cast(start, tl.int64) * outputs + w_cell,
-                    mask=(k < length)[:, None] & (within < group_outputs)[None, :],
+                    mask=(k < length)[:, None] & (o < last)[None, :],
                     other=0.0,
                 )
                 re = product(x_re, w, re, PRECISION, INTERPRETED)
                 im = product(x_im, w, im, PRECISION, INTERPRETED)
     at = out + ((slot * images + i)[:, None] * 2 * outputs + o[None, :])
-    known = (i < images)[:, None] & (within < group_outputs)[None, :]
+    known = (i < images)[:, None] & (o < last)[None, :]
     kind = out.dtype.element_ty
     tl.store(at, re.to(kind), mask=known)
     tl.store(at + outputs, im.to(kind), mask=known)
+
+
+@triton.jit
+def less_lines(
+    plus_re, plus_im, minus_re, minus_im, lines, frame, count, along, own, across, other, c, step, outputs, there,
+    ROWS: tl.constexpr,
+):  # fmt: skip
+    """The share of one axis' lines: coefficients frame [re, im][count][own] at frequencies ``along``, spectra lines
+    [count][other][image][re, im][output] at frequencies ``across``.
+    """
+    for line in range(count):
+        cell = line * own + along
+        c_re = tl.load(frame + cell, mask=along < own, other=0.0)
+        c_im = tl.load(frame + count * own + cell, mask=along < own, other=0.0)
+        slot = lines + ((line * other + across) * step + c)
+        r_re = tl.load(slot, mask=there, other=0.0).to(tl.float32)
+        r_im = tl.load(slot + outputs, mask=there, other=0.0).to(tl.float32)
+        plus_re -= c_re * r_re - c_im * r_im
+        plus_im -= c_re * r_im + c_im * r_re
+        # A row's coefficient at -f is the conjugate one, and so is a column's spectrum.
+        minus_re -= c_re * r_re + c_im * r_im
+        turned = c_re * r_im - c_im * r_re
+        minus_im -= turned if ROWS else -turned
+    return plus_re, plus_im, minus_re, minus_im
 
 
 @triton.jit
@@ -135,31 +160,15 @@ def less_frame(
     """Tiles of the output's bins without the frame's share, from what ``line_products`` left."""
     step = images * 2 * outputs
     lines += image * 2 * outputs
-    for line in range(lines_h):
-        cell = line * kept_h + f_of
-        c_re = tl.load(frame_h + cell, mask=f_of < kept_h, other=0.0)[:, None]
-        c_im = tl.load(frame_h + lines_h * kept_h + cell, mask=f_of < kept_h, other=0.0)[:, None]
-        slot = lines + (((line * kept_w + g) * step)[None, :] + c[:, None])
-        r_re = tl.load(slot, mask=kept, other=0.0).to(tl.float32)
-        r_im = tl.load(slot + outputs, mask=kept, other=0.0).to(tl.float32)
-        plus_re -= c_re * r_re - c_im * r_im
-        plus_im -= c_re * r_im + c_im * r_re
-        minus_re -= c_re * r_re + c_im * r_im
-        minus_im -= c_re * r_im - c_im * r_re
-    lines += lines_h * kept_w * step
-    for line in range(lines_w):
-        cell = line * kept_w + g
-        c_re = tl.load(frame_w + cell, mask=g < kept_w, other=0.0)[None, :]
-        c_im = tl.load(frame_w + lines_w * kept_w + cell, mask=g < kept_w, other=0.0)[None, :]
-        slot = lines + ((line * kept_h + f_of) * step + c)[:, None]
-        there = ((c < outputs) & (f_of < kept_h))[:, None]
-        r_re = tl.load(slot, mask=there, other=0.0).to(tl.float32)
-        r_im = tl.load(slot + outputs, mask=there, other=0.0).to(tl.float32)
-        plus_re -= c_re * r_re - c_im * r_im
-        plus_im -= c_re * r_im + c_im * r_re
-        minus_re -= c_re * r_re + c_im * r_im
-        minus_im -= c_im * r_re - c_re * r_im
-    return plus_re, plus_im, minus_re, minus_im
+    f, g, c = f_of[:, None], g[None, :], c[:, None]
+    plus_re, plus_im, minus_re, minus_im = less_lines(
+        plus_re, plus_im, minus_re, minus_im, lines, frame_h, lines_h, f, kept_h, g, kept_w, c, step, outputs, kept,
+        True,
+    )  # fmt: skip
+    return less_lines(
+        plus_re, plus_im, minus_re, minus_im, lines + lines_h * kept_w * step, frame_w, lines_w, g, kept_w, f, kept_h,
+        c, step, outputs, (c < outputs) & (f < kept_h), False,
+    )  # fmt: skip
 
 
 @triton.jit
@@ -172,14 +181,10 @@ def output_bins(
     """Bins of the strided output without its bias: kept ones less the frame to out [bin][image][re, im][output],
     the sum over the Nyquist ones to partial [block][image][output].
     """
-    frequencies_h, frequencies_w = N // 2 + 1, M // 2 + 1
-    image, channel, block, f, g, f_of, c = tile_of(tl.program_id(0), outputs, frequencies_h, frequencies_w, C, F, G)
-    plus_re, plus_im, minus_re, minus_im = quadrants(
-        y + image * image_stride, channel_stride, row_stride, column_stride, 0, N, 0, M, channel, outputs, dft_h,
-        dft_w, frequencies_h, frequencies_w, N, M, f, g, LAST, WIDE, C, F, G, H, W, PRECISION, INTERPRETED,
+    image, channel, block, f_of, g, c, known, plus_re, plus_im, minus_re, minus_im = spectra_of_tile(
+        y, image_stride, channel_stride, row_stride, column_stride, outputs, N, M, dft_h, dft_w, N // 2 + 1,
+        M // 2 + 1, LAST, WIDE, C, F, G, H, W, PRECISION, INTERPRETED,
     )  # fmt: skip
-    own = (c < outputs)[:, None]
-    known = own & (f_of < frequencies_h)[:, None] & (g < frequencies_w)[None, :]
     kept = known & (f_of < kept_h)[:, None] & (g < kept_w)[None, :]
     if BIAS:
         b = tl.load(bias + c, mask=c < outputs, other=0.0).to(tl.float32)
@@ -187,11 +192,9 @@ def output_bins(
         plus_re -= b
         minus_re -= b
 
-    # Every sign of f counts half where both name one bin, and DC and Nyquist rows are their own conjugates.
-    weight_h = tl.where((f_of == 0) | (2 * f_of == N), 0.5, 1.0)
-    weight_w = tl.where((g == 0) | (2 * g == M), 1.0, 2.0)
-    size = tl.sqrt(plus_re * plus_re + plus_im * plus_im) + tl.sqrt(minus_re * minus_re + minus_im * minus_im)
-    size = tl.where(known & (kept == 0), size * weight_h[:, None] * weight_w[None, :], 0.0)
+    _, _, other = bin_places(f_of[:, None], g[None, :], N, M)
+    size = modulus(plus_re, plus_im) + tl.where(other, modulus(minus_re, minus_im), 0.0)
+    size = tl.where(known & (kept == 0), size * half_plane_weight(f_of[:, None], g[None, :], N, M), 0.0)
     total = tl.sum(tl.reshape(tl.sum(size, 1), (F, C)), 0)
     channel_of = channel + tl.arange(0, C)
     tl.store(partial + (block * images + image) * outputs + channel_of, total, mask=channel_of < outputs)

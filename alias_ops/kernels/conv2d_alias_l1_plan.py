@@ -88,11 +88,16 @@ def spectra_blocks(layer: Layer, frequencies: tuple[int, int], samples: tuple[in
     # Tiles of 128 channels times bins are as much as two programs of a multiprocessor have registers for;
     # residual_bins holds two spectra.
     C, H, W = max(2, 64 // G) if layer.pointwise else 128 // G, 16, 16 if max(samples) <= 16 else 32
+    warps = 8
     if layer.precision == "tf32x3":
         H, W = 16 if G == 32 or (G > 32 and last) else 32, 16
     elif last:
         C, W = 256 // G, 16  # longer runs of channels, shorter ones of columns
-    return Config((("C", C), ("F", 16), ("G", G), ("H", H), ("W", W)), warps=8)
+    elif W == 16 and layer.stored is torch.bfloat16:
+        # Twice the size in twice the warps is as much a thread, but then the compiler takes 64 registers for sm_100
+        # and spills two.
+        C, warps = C // 2, 4
+    return Config((("C", C), ("F", 16), ("G", G), ("H", H), ("W", W)), warps=warps)
 
 
 def line_blocks() -> Config:
@@ -122,7 +127,9 @@ def product_blocks(layer: Layer, images: int) -> Config:
 def measure_blocks(layer: Layer, images: int) -> Config:
     """Of ``measure_bins``."""
     BO = min(_tile(layer.group_outputs), 32 if layer.precision == "tf32x3" else 64)
-    return Config((("BI", _tile(images)), ("BO", BO), ("K", _depth(layer, layer.inputs))), warps=8, stages=3)
+    warps = 4 if BO == 16 and layer.stored is torch.bfloat16 else 8  # as in spectra_blocks
+    blocks = (("BI", _tile(images)), ("BO", BO), ("K", _depth(layer, layer.inputs)))
+    return Config(blocks, warps=warps, stages=3)
 
 
 def residual_blocks(layer: Layer, N: int, M: int) -> Config:

@@ -3,9 +3,10 @@
 import triton
 import triton.language as tl
 
-from .conv2d_alias_l1_spectra import product
+from .conv2d_alias_l1_moduli import modulus
+from .conv2d_alias_l1_spectra import channel_tile, product
 
-__all__ = ["bin_products", "measure_bins", "weight_bins"]
+__all__ = ["bin_products", "less_products", "measure_bins", "weight_bins"]
 
 
 @triton.jit
@@ -66,6 +67,16 @@ def bin_products(
 
 
 @triton.jit
+def less_products(y_bin, y_cell, known, outputs, real, imaginary, BI: tl.constexpr, BO: tl.constexpr):
+    """Real and imaginary part of D = y - x w in a bin, from what ``bin_products`` makes of pairs."""
+    re_re, re_im = tl.split(tl.reshape(real, (BI, BO, 2)))
+    im_re, im_im = tl.split(tl.reshape(imaginary, (BI, BO, 2)))
+    re = tl.load(y_bin + y_cell, mask=known, other=0.0).to(tl.float32) - (re_re - im_im)
+    im = tl.load(y_bin + outputs + y_cell, mask=known, other=0.0).to(tl.float32) - (re_im + im_re)
+    return re, im
+
+
+@triton.jit
 def measure_bins(
     x, weight, y, weights, partial, images, channels, outputs, inputs, group_outputs, bins, bins_each,
     POINTWISE: tl.constexpr, WHOLE: tl.constexpr, BI: tl.constexpr, BO: tl.constexpr, K: tl.constexpr,
@@ -78,16 +89,7 @@ def measure_bins(
     bins for a tile of images and output channels of one group. WHOLE: K covers the inputs.
     """
     W: tl.constexpr = 1 if POINTWISE else 2
-    tiles_i = tl.cdiv(images, BI)
-    tiles_o = tl.cdiv(group_outputs, BO)
-    pid = tl.program_id(0)
-    i = pid % tiles_i * BI + tl.arange(0, BI)
-    pid = pid // tiles_i
-    tile = pid % (outputs // group_outputs * tiles_o)
-    part = pid // (outputs // group_outputs * tiles_o)
-    group = tile // tiles_o
-    first = group * group_outputs + tile % tiles_o * BO
-    last = (group + 1) * group_outputs
+    i, group, first, last, part = channel_tile(tl.program_id(0), images, outputs, group_outputs, BI, BO)
     o = first + tl.arange(0, BO)
     pairs = first * W + tl.arange(0, BO * W)  # columns of the weight: an output channel's re beside its im
 
@@ -123,11 +125,8 @@ def measure_bins(
         if POINTWISE:
             d_re, d_im = real, imaginary
         else:
-            re_re, re_im = tl.split(tl.reshape(real, (BI, BO, 2)))
-            im_re, im_im = tl.split(tl.reshape(imaginary, (BI, BO, 2)))
-            y_bin = y + bin_of * images * 2 * outputs
-            known = real_i & real_o
-            d_re = tl.load(y_bin + y_cell, mask=known, other=0.0).to(tl.float32) - (re_re - im_im)
-            d_im = tl.load(y_bin + outputs + y_cell, mask=known, other=0.0).to(tl.float32) - (re_im + im_re)
-        total += tl.load(weights + b) * tl.sqrt(d_re * d_re + d_im * d_im)
+            d_re, d_im = less_products(
+                y + bin_of * images * 2 * outputs, y_cell, real_i & real_o, outputs, real, imaginary, BI, BO
+            )
+        total += tl.load(weights + b) * modulus(d_re, d_im)
     tl.store(partial + ((part * images + i)[:, None] * outputs + o[None, :]), total, mask=real_i & real_o)

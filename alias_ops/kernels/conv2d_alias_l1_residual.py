@@ -6,6 +6,7 @@ Nothing but one number per map is written: ``r = sum_taps w_tap (S_dy x S_dx^T -
 import triton
 import triton.language as tl
 
+from .conv2d_alias_l1_moduli import modulus
 from .conv2d_alias_l1_spectra import distance, product, table_product
 
 __all__ = ["residual_measure"]
@@ -109,7 +110,7 @@ def residual_measure(
         im = tl.zeros((BINS, BI * BO), tl.float32)
         re = product(tl.load(dft + cell), maps, re, PRECISION, INTERPRETED)
         im = product(tl.load(dft + bins * (NP * MP) + cell), maps, im, PRECISION, INTERPRETED)
-        total += tl.sum(tl.sqrt(re * re + im * im) * tl.load(weights + b)[:, None], 0)
+        total += tl.sum(modulus(re, im) * tl.load(weights + b)[:, None], 0)
     column = tl.arange(0, BI * BO)
     i, within = image + column // BO, tile % tiles_o * BO + column % BO
     tl.store(

@@ -9,33 +9,17 @@ import triton
 import triton.language as tl
 
 from .conv2d_alias_l1_frame import less_frame
-from .conv2d_alias_l1_products import bin_products
-from .conv2d_alias_l1_spectra import bin_places, quadrants, store_bins, tile_of
+from .conv2d_alias_l1_moduli import direction, half_plane_weight
+from .conv2d_alias_l1_products import bin_products, less_products
+from .conv2d_alias_l1_spectra import bin_places, channel_tile, spectra_of_tile, store_bins
 
 __all__ = ["map_signs", "nyquist_place", "output_signs", "sign_bins"]
-
-
-@triton.jit
-def direction(re, im, factor):
-    """``factor`` times D / |D|. D is first divided by its larger part: squares over- and underflow."""
-    largest = tl.maximum(tl.abs(re), tl.abs(im))
-    largest = tl.where(largest == 0, 1.0, largest)
-    re, im = re / largest, im / largest
-    size = tl.sqrt(re * re + im * im)
-    factor = factor / tl.where(size == 0, 1.0, size)
-    return re * factor, im * factor
 
 
 @triton.jit
 def nyquist_place(f, g, N, M):
     """Place of a Nyquist bin of N x M among them: f = N / 2 with every g, then g = M / 2 with every other f."""
     return tl.where(2 * f == N, g, tl.where(N % 2 == 0, M // 2 + 1, 0) + f)
-
-
-@triton.jit
-def half_plane_weight(f, g, N, M):
-    """1 for bins of the list that are their own conjugates, 2 for those that stand for another one."""
-    return tl.where(((f == 0) | (2 * f == N)) & ((g == 0) | (2 * g == M)), 1.0, 2.0)
 
 
 @triton.jit
@@ -47,13 +31,10 @@ def map_signs(
     """Of every bin of maps [image][channel][N][M]: rows "re" alone to out [bin][image][channel][2]; grad
     [image][channel].
     """
-    frequencies_h, frequencies_w = N // 2 + 1, M // 2 + 1
-    image, channel, _, f, g, f_of, c = tile_of(tl.program_id(0), channels, frequencies_h, frequencies_w, C, F, G)
-    plus_re, plus_im, minus_re, minus_im = quadrants(
-        maps + image * image_stride, channel_stride, row_stride, column_stride, 0, N, 0, M, channel, channels, dft_h,
-        dft_w, frequencies_h, frequencies_w, N, M, f, g, LAST, WIDE, C, F, G, H, W, PRECISION, INTERPRETED,
+    image, _, _, f_of, g, c, known, plus_re, plus_im, minus_re, minus_im = spectra_of_tile(
+        maps, image_stride, channel_stride, row_stride, column_stride, channels, N, M, dft_h, dft_w, N // 2 + 1,
+        M // 2 + 1, LAST, WIDE, C, F, G, H, W, PRECISION, INTERPRETED,
     )  # fmt: skip
-    known = ((f_of < frequencies_h) & (c < channels))[:, None] & (g < frequencies_w)[None, :]
     factor = tl.load(grad + image * channels + c, mask=c < channels, other=0.0)[:, None]
     factor *= half_plane_weight(f_of[:, None], g[None, :], N, M)
     plus_re, plus_im = direction(plus_re, plus_im, factor)
@@ -78,13 +59,10 @@ def output_signs(
     does; of the Nyquist ones rows "re" of the gradient to nyquist [bin][image][re, im][output][2]; grad
     [image][output].
     """
-    frequencies_h, frequencies_w = N // 2 + 1, M // 2 + 1
-    image, channel, _, f, g, f_of, c = tile_of(tl.program_id(0), outputs, frequencies_h, frequencies_w, C, F, G)
-    plus_re, plus_im, minus_re, minus_im = quadrants(
-        y + image * image_stride, channel_stride, row_stride, column_stride, 0, N, 0, M, channel, outputs, dft_h,
-        dft_w, frequencies_h, frequencies_w, N, M, f, g, LAST, WIDE, C, F, G, H, W, PRECISION, INTERPRETED,
+    image, _, _, f_of, g, c, known, plus_re, plus_im, minus_re, minus_im = spectra_of_tile(
+        y, image_stride, channel_stride, row_stride, column_stride, outputs, N, M, dft_h, dft_w, N // 2 + 1,
+        M // 2 + 1, LAST, WIDE, C, F, G, H, W, PRECISION, INTERPRETED,
     )  # fmt: skip
-    known = ((f_of < frequencies_h) & (c < outputs))[:, None] & (g < frequencies_w)[None, :]
     kept = known & (f_of < kept_h)[:, None] & (g < kept_w)[None, :]
 
     factor = tl.load(grad + image * outputs + c, mask=c < outputs, other=0.0)[:, None]
@@ -111,17 +89,8 @@ def sign_bins(
     BO: tl.constexpr, K: tl.constexpr, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
     """Of every kept bin, D = y - x w: pairs to out. Operands as of ``measure_bins``; grad [image][output]."""
-    tiles_i = tl.cdiv(images, BI)
-    tiles_o = tl.cdiv(group_outputs, BO)
-    pid = tl.program_id(0)
-    i = pid % tiles_i * BI + tl.arange(0, BI)
-    pid = pid // tiles_i
-    tile = pid % (outputs // group_outputs * tiles_o)
-    b = pid // (outputs // group_outputs * tiles_o)
+    i, group, first, last, b = channel_tile(tl.program_id(0), images, outputs, group_outputs, BI, BO)
     bin_of = tl.cast(b, tl.int64)
-    group = tile // tiles_o
-    first = group * group_outputs + tile % tiles_o * BO
-    last = (group + 1) * group_outputs
     o = first + tl.arange(0, BO)
     pairs = first * 2 + tl.arange(0, BO * 2)  # columns of the weight: an output channel's re beside its im
 
@@ -131,13 +100,9 @@ def sign_bins(
         (i < images)[:, None], (pairs < last * 2)[None, :], channels, inputs, outputs * 2, BI, BO * 2, K, PRECISION,
         INTERPRETED,
     )  # fmt: skip
-    re_re, re_im = tl.split(tl.reshape(real, (BI, BO, 2)))
-    im_re, im_im = tl.split(tl.reshape(imaginary, (BI, BO, 2)))
     known = (i < images)[:, None] & (o < last)[None, :]
-    y += bin_of * images * 2 * outputs
     y_cell = (i * 2 * outputs)[:, None] + o[None, :]
-    re = tl.load(y + y_cell, mask=known, other=0.0) - (re_re - im_im)
-    im = tl.load(y + outputs + y_cell, mask=known, other=0.0) - (re_im + im_re)
+    re, im = less_products(y + bin_of * images * 2 * outputs, y_cell, known, outputs, real, imaginary, BI, BO)
     factor = tl.load(grad + (i * outputs)[:, None] + o[None, :], mask=known, other=0.0) * tl.load(weights + b)
     re, im = direction(re, im, factor)
 

@@ -9,11 +9,13 @@ import triton.language as tl
 
 __all__ = [
     "bin_places",
+    "channel_tile",
     "distance",
     "input_bins",
     "product",
     "quadrants",
     "residual_bins",
+    "spectra_of_tile",
     "store_bins",
     "table_product",
     "tile_of",
@@ -137,6 +139,39 @@ def tile_of(pid, channels, frequencies_h, frequencies_w, C: tl.constexpr, F: tl.
 
 
 @triton.jit
+def channel_tile(pid, images, outputs, group_outputs, BI: tl.constexpr, BO: tl.constexpr):
+    """Where a program of products over channels works: its images [BI], its group, its first output channel and the
+    first one beyond the group, and the place of the tile's matrix (a slot, a bin, or a part of a walk).
+    """
+    tiles_i, tiles_o = tl.cdiv(images, BI), tl.cdiv(group_outputs, BO)
+    i = pid % tiles_i * BI + tl.arange(0, BI)
+    pid = pid // tiles_i
+    tile = pid % (outputs // group_outputs * tiles_o)
+    group = tile // tiles_o
+    first = group * group_outputs + tile % tiles_o * BO
+    return i, group, first, (group + 1) * group_outputs, pid // (outputs // group_outputs * tiles_o)
+
+
+@triton.jit
+def spectra_of_tile(
+    x, image_stride, channel_stride, row_stride, column_stride, channels, height, width, table_h, table_w,
+    frequencies_h, frequencies_w, LAST: tl.constexpr, WIDE: tl.constexpr, C: tl.constexpr, F: tl.constexpr,
+    G: tl.constexpr, H: tl.constexpr, W: tl.constexpr, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr,
+):  # fmt: skip
+    """What a program of ``tile_of`` holds of maps [image][channel][height][width]: image, first channel, block of bins;
+    f, g and channel of every element, which of them there are; the four tiles of ``quadrants``.
+    """
+    image, channel, block, f, g, f_of, c = tile_of(tl.program_id(0), channels, frequencies_h, frequencies_w, C, F, G)
+    plus_re, plus_im, minus_re, minus_im = quadrants(
+        x + image * image_stride, channel_stride, row_stride, column_stride, 0, height, 0, width, channel, channels,
+        table_h, table_w, frequencies_h, frequencies_w, height, width, f, g, LAST, WIDE, C, F, G, H, W, PRECISION,
+        INTERPRETED,
+    )  # fmt: skip
+    known = ((f_of < frequencies_h) & (c < channels))[:, None] & (g < frequencies_w)[None, :]
+    return image, channel, block, f_of, g, c, known, plus_re, plus_im, minus_re, minus_im
+
+
+@triton.jit
 def store_bins(out, image, images, channels, c, f, g, N, M, known, plus_re, plus_im, minus_re, minus_im):
     """(f, g) and (-f, g) into out [bin][image][re, im][channel]."""
     plus, minus, other = bin_places(f[:, None], g[None, :], N, M)
@@ -156,14 +191,11 @@ def input_bins(
     G: tl.constexpr, H: tl.constexpr, W: tl.constexpr, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
     """The kept bins of x, of L samples although x has H: out [bin][image][re, im][channel]."""
-    image, channel, _, f, g, f_of, c = tile_of(tl.program_id(0), channels, frequencies_h, frequencies_w, C, F, G)
-    plus_re, plus_im, minus_re, minus_im = quadrants(
-        x + image * image_stride, channel_stride, row_stride, column_stride, 0, height, 0, width, channel, channels,
-        table_h, table_w, frequencies_h, frequencies_w, height, width, f, g, LAST, WIDE, C, F, G, H, W, PRECISION,
-        INTERPRETED,
+    image, _, _, f_of, g, c, known, plus_re, plus_im, minus_re, minus_im = spectra_of_tile(
+        x, image_stride, channel_stride, row_stride, column_stride, channels, height, width, table_h, table_w,
+        frequencies_h, frequencies_w, LAST, WIDE, C, F, G, H, W, PRECISION, INTERPRETED,
     )  # fmt: skip
     N, M = 2 * frequencies_h - 1, 2 * frequencies_w - 1
-    known = ((f_of < frequencies_h) & (c < channels))[:, None] & (g < frequencies_w)[None, :]
     store_bins(out, image, images, channels, c, f_of, g, N, M, known, plus_re, plus_im, minus_re, minus_im)
 
 
