@@ -36,7 +36,20 @@ class PooledConv2d(nn.Conv2d):
         return f"{super().extra_repr()}, pool_first={self.pool_first}"
 
 
-class PooledMaxPool2d(nn.MaxPool2d):
+class _BeforePool2d(nn.Module):
+    """What the two poolings have in common: the layer at stride 1, then the pool."""
+
+    def __init__(self, kernel_size: Any, replaced_stride: tuple[int, int], *, pool: nn.Module, **kwargs: Any) -> None:
+        super().__init__(kernel_size, 1, **kwargs)
+        self.replaced_stride = replaced_stride
+        self.pool = pool
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        layer: Any = self
+        return self.pool(stride_1_pool(layer, x, self.replaced_stride) if layer.ceil_mode else super().forward(x))
+
+
+class PooledMaxPool2d(_BeforePool2d, nn.MaxPool2d):
     """A max pooling at stride 1 before a pool.
 
     Args:
@@ -46,25 +59,9 @@ class PooledMaxPool2d(nn.MaxPool2d):
         kwargs: of nn.MaxPool2d.
     """
 
-    def __init__(self, kernel_size: Any, replaced_stride: tuple[int, int], *, pool: nn.Module, **kwargs: Any) -> None:
-        super().__init__(kernel_size, 1, **kwargs)
-        self.replaced_stride = replaced_stride
-        self.pool = pool
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.pool(stride_1_pool(self, x, self.replaced_stride) if self.ceil_mode else super().forward(x))
-
-
-class PooledAvgPool2d(nn.AvgPool2d):
+class PooledAvgPool2d(_BeforePool2d, nn.AvgPool2d):
     """An average pooling at stride 1 before a pool; arguments as of :class:`PooledMaxPool2d`."""
-
-    def __init__(self, kernel_size: Any, replaced_stride: tuple[int, int], *, pool: nn.Module, **kwargs: Any) -> None:
-        super().__init__(kernel_size, 1, **kwargs)
-        self.replaced_stride = replaced_stride
-        self.pool = pool
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.pool(stride_1_pool(self, x, self.replaced_stride) if self.ceil_mode else super().forward(x))
 
 
 class TrimmedPool2d(nn.Module):

@@ -147,6 +147,21 @@ def run_python(
     return subprocess.run(command, env=env, cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False)
 
 
+def run_two_ranks(script: str, folder: Path, timeout: int = 200) -> None:
+    """``script`` of this folder as two processes, started as ``script FOLDER RANK``; both have to end well."""
+    paths = os.pathsep.join(filter(None, (str(Path(alias_ops.__file__).parents[1]), os.environ.get("PYTHONPATH"))))
+    env = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    command = [sys.executable, str(ROOT / "tests" / script), str(folder)]
+    ranks = [subprocess.Popen([*command, str(r)], env=env, stderr=subprocess.PIPE, text=True) for r in range(2)]
+    try:
+        errors = [rank.communicate(timeout=timeout)[1] for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    for rank, error in zip(ranks, errors, strict=True):
+        assert rank.returncode == 0, error
+
+
 @contextmanager
 def importable(folder: Path) -> Iterator[None]:
     """The modules of a folder, importable as they are for a script that lies there, and gone again afterwards."""

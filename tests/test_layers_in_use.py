@@ -1,15 +1,13 @@
 """The layers where networks live: mixed precision, other dtypes, tensors without numbers, several processes."""
 
-import os
 import pickle
-import subprocess
 import sys
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from helpers import ROOT, TOLERANCE, assert_close, randn
+from helpers import TOLERANCE, assert_close, randn, run_two_ranks
 from torch import nn
 from torch._subclasses import FakeTensor, FakeTensorMode
 
@@ -171,22 +169,7 @@ SHARDED = [(name, place) for name in ("flc", "asap", "aliasing", "maps") for pla
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    script = str(ROOT / "tests" / "distributed_layers.py")
-    processes = [
-        subprocess.Popen(
-            [sys.executable, script, str(folder), str(rank)], env=environment, stderr=subprocess.PIPE, text=True
-        )
-        for rank in range(2)
-    ]
-    try:
-        errors = [process.communicate(timeout=200)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    for process, error in zip(processes, errors, strict=True):
-        assert process.returncode == 0, error
+    run_two_ranks("distributed_layers.py", folder)
     return torch.load(folder / "results.pt")
 
 

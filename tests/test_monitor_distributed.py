@@ -5,14 +5,12 @@ DDP, FSDP and FSDP2 (``fully_shard``) on the CPU with gloo; distributed_monitor.
 
 import json
 import math
-import os
-import subprocess
 import sys
 
 import pytest
 import torch
 import torch.distributed as dist
-from helpers import ROOT
+from helpers import run_two_ranks
 
 from alias_ops import AliasingMonitor, AliasingPenalty
 
@@ -26,22 +24,7 @@ WRAPPED = [f"{how} {attach}" for how in ("ddp", "fsdp2", "fsdp") for attach in (
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    script = str(ROOT / "tests" / "distributed_monitor.py")
-    processes = [
-        subprocess.Popen(
-            [sys.executable, script, str(folder), str(rank)], env=environment, stderr=subprocess.PIPE, text=True
-        )
-        for rank in range(2)
-    ]
-    try:
-        errors = [process.communicate(timeout=200)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    for process, error in zip(processes, errors, strict=True):
-        assert process.returncode == 0, error
+    run_two_ranks("distributed_monitor.py", folder)
     return json.loads((folder / "results.json").read_text())
 
 
