@@ -99,11 +99,10 @@ def test_channels_last_fits():
 @pytest.mark.slow
 @pytest.mark.parametrize("tf32", [False, True])
 @pytest.mark.parametrize("capability", LIMITS)
-def test_everything_fits(capability, tf32):
-    chips, lasts = f"({capability},)", "(False, True)"
+@pytest.mark.parametrize("code_of", [pooling, measure])
+def test_everything_fits(code_of, capability, tf32):
     sizes = "(4, 8, 14, 16, 20, 28, 30, 32, 33, 56, 64, 100, 112, 128, 130, 224, 256, 300, 512)"
-    check(pooling(sizes, chips, lasts, tf32), 3600)
-    check(measure(sizes, chips, lasts, tf32), 3600)
+    check(code_of(sizes, f"({capability},)", "(False, True)", tf32), 3600)
 
 
 def test_what_does_not_fit_is_found():

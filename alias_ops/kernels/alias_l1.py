@@ -53,6 +53,8 @@ def candidates(
     if together > 1:
         n = max(16, min(n, 256 // together // (2 if m > 32 else 1)))
         most = 512 // together
+        if chip < 90 and together == 8:  # float32, of which a row of 64 samples takes more registers than there are
+            most = 32 if exact else 16
         return (_config(8, HB=16, WB=min(w, most), HO=16, WO=min(o, most), BM=m, BN=n, CB=together),)
     if w <= 16 and m <= 16 and n <= 16:
         # Maps so small that rows of several fill a product.

@@ -74,7 +74,8 @@ def candidates(
             return first, _config(8, HB=rows, WB=w, BM=64, BN=min(n, 32))
         tall = min(128, max(64, out_height))
         if chip < 90:
-            return (_config(8, HB=min(h, 32), WB=w, BM=tall, BN=min(n, 32)),)
+            n = 16 if exact and out_height > 256 else min(n, 32)
+            return (_config(8, HB=min(h, 32), WB=w, BM=tall, BN=n),)
         return (_config(8, HB=16 if exact else min(h, 32), WB=w, BM=tall, BN=n),)
     n = min(n, 32 if terms == 2 or w > 64 else 64)
     if terms == 2 and w > 64 and chip < 90 and exact:
