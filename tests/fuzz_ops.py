@@ -142,7 +142,7 @@ class Fuzzer:
             return t.unsqueeze(d) if self.random.random() < 0.5 else t.select(d, 0) if t.shape[d] else t
         odd = (
             lambda: t.to("meta"),
-            lambda: t.to_sparse(),
+            lambda: t.to_sparse() if t.dtype in FLOATS else None,
             lambda: torch._neg_view(t),  # to be negated by whoever reads it
             lambda: torch.empty_like(t).set_(),
             lambda: None,
@@ -177,6 +177,13 @@ class Fuzzer:
     def _separable2d(self):
         x, left, right = self.separable2d()
         return [x, left.mT, right.mT, True] if self.random.random() < 0.5 else [x, left, right, False]
+
+    def pool2d(self):
+        leading = [self.random.randrange(10) for _ in range(self.random.randrange(4))]
+        x = self.packed(*leading, self.size(), self.size(), dtype=self.random.choice(FLOATS))
+        pool, variant = self.random.choice(["flc", "asap"]), self.random.choice(["centered", "upstream"])
+        stride = [2, 2] if variant == "upstream" else [self.random.randrange(1, 5) for _ in range(2)]
+        return [x, pool, stride, variant]
 
     def alias_l1(self):
         stride = [self.random.randrange(1, 5) for _ in range(2)]
