@@ -9,7 +9,7 @@ from torch import nn
 
 from ._downsampling import Downsampling, downsamples, has_own_forward
 
-__all__ = ["Blocks", "Layers", "group", "select"]
+__all__ = ["Blocks", "Layers", "by_names", "check_layers", "group", "named_downsampling", "select"]
 
 Layers = Iterable[str] | Callable[[str, nn.Module], bool]
 Blocks = Mapping[str, str] | Callable[[str], str]
@@ -18,13 +18,21 @@ Blocks = Mapping[str, str] | Callable[[str], str]
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
-def _named_downsampling(model: nn.Module) -> dict[str, Downsampling]:
+def named_downsampling(model: nn.Module) -> dict[str, Downsampling]:
     """Every downsampling layer by every name it has, in the order of ``named_modules``."""
     return {name: module for name, module in model.named_modules(remove_duplicate=False) if downsamples(module)}
 
 
-def _by_names(model: nn.Module, names: list[str]) -> dict[str, Downsampling]:
-    found = _named_downsampling(model)
+def check_layers(layers: object) -> None:
+    """Raise TypeError unless ``layers`` is None, an iterable other than a str, or callable."""
+    if isinstance(layers, str) or not (layers is None or callable(layers) or isinstance(layers, Iterable)):
+        came = f"the str {layers!r}" if isinstance(layers, str) else type(layers).__name__
+        raise TypeError(f"layers must be an iterable of names, a predicate or None, got {came}")
+
+
+def by_names(model: nn.Module, names: list[str]) -> dict[str, Downsampling]:
+    """The named layers, in the model's order; ValueError for a name of none that can be measured."""
+    found = named_downsampling(model)
     for name in names:
         if name in found and has_own_forward(found[name]):
             raise ValueError(
@@ -43,7 +51,7 @@ def _by_names(model: nn.Module, names: list[str]) -> dict[str, Downsampling]:
 def _by_predicate(
     model: nn.Module, predicate: Callable[[str, nn.Module], bool], watcher: str
 ) -> dict[str, Downsampling]:
-    found = {name: module for name, module in _named_downsampling(model).items() if predicate(name, module)}
+    found = {name: module for name, module in named_downsampling(model).items() if predicate(name, module)}
     unknown = [name for name, module in found.items() if has_own_forward(module)]
     if unknown:
         warnings.warn(
@@ -65,14 +73,11 @@ def select(model: nn.Module, layers: Layers | None, watcher: str) -> dict[str, D
     Raises:
         TypeError, ValueError: as :class:`alias_ops.AliasingMonitor` says.
     """
-    if isinstance(layers, str):
-        raise TypeError(f"layers must be an iterable of names, a predicate or None, got the str {layers!r}")
+    check_layers(layers)
     if layers is None or callable(layers):
         chosen = _by_predicate(model, layers or (lambda name, module: True), watcher)
-    elif isinstance(layers, Iterable):
-        chosen = _by_names(model, list(layers))
     else:
-        raise TypeError(f"layers must be an iterable of names, a predicate or None, got {type(layers).__name__}")
+        chosen = by_names(model, list(layers))
     once = {id(module): name for name, module in reversed(chosen.items())}
     chosen = {name: module for name, module in chosen.items() if once[id(module)] == name}
     if not chosen:
@@ -111,7 +116,7 @@ def _network(model: nn.Module) -> set[str]:
 def _find_blocks(model: nn.Module, names: Iterable[str]) -> dict[str, str]:
     modules = dict(model.named_modules(remove_duplicate=False))
     inside: dict[str, set[int]] = defaultdict(set)
-    for name, module in _named_downsampling(model).items():
+    for name, module in named_downsampling(model).items():
         for outer in _around(name):
             inside[outer].add(id(module))
     no_block = _network(model) | {name for name, module in modules.items() if isinstance(module, CONTAINERS)}

@@ -85,8 +85,9 @@ class AliasingMonitor(LayerWatch):
             asked about each downsampling layer.
         per_channel: tell the output channels of each layer apart, for ``compute("channel")``.
         process_group: whose processes results are summed over; None for all.
-        blocks: which block a layer belongs to where the rule of ``alias_ops._selection.group`` does not
-            serve: layer name -> block name, a mapping (of some layers or all) or a function.
+        blocks: which block a layer belongs to, where the innermost module around it that is no container and
+            holds another of the layers is not the one: layer name -> block name, a mapping (of some layers or
+            all) or a function.
 
     Raises:
         TypeError: an argument is of the wrong kind.

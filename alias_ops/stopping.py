@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ._checks import check_positive
+
 __all__ = ["AliasingEarlyStopping"]
 
 
@@ -89,10 +91,7 @@ class AliasingEarlyStopping:
             raise TypeError(f"threshold must be a non-negative number, got {threshold!r}")
         if not threshold >= 0:
             raise ValueError(f"threshold must be a non-negative number, got {threshold}")
-        if not isinstance(window, int) or isinstance(window, bool):
-            raise TypeError(f"window must be a positive int, got {window!r}")
-        if window < 1:
-            raise ValueError(f"window must be a positive int, got {window}")
+        check_positive("window", window)
         self.threshold = float(threshold)
         self.window = window
         self.keep_best = keep_best

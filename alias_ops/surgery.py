@@ -1,6 +1,6 @@
 """Exchange the downsampling layers of a model for ones that do not alias."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize
 from ._checks import FLOATING, check_variant, pair
 from ._downsampling import Downsampling, describe, has_own_forward
 from ._pooled import PooledAvgPool2d, PooledConv2d, PooledMaxPool2d, TrimmedPool2d
-from ._selection import Layers, _by_names, _named_downsampling
+from ._selection import Layers, by_names, check_layers, named_downsampling
 from .nn import ASAPPool2d, FLCPool2d
 
 __all__ = ["Replacement", "ReplacementReport", "replace_downsampling"]
@@ -204,14 +204,12 @@ def _after(new: nn.Module, steps: tuple[int, int]) -> str:
 
 def _chosen(model: nn.Module, found: dict[str, Downsampling], layers: Layers | None) -> set[int]:
     """Identities of the modules that ``layers`` selects."""
+    check_layers(layers)
     if layers is None:
         return set(map(id, found.values()))
     if callable(layers):
         return {id(module) for name, module in found.items() if layers(name, module)}
-    if isinstance(layers, str) or not isinstance(layers, Iterable):
-        came = f"the str {layers!r}" if isinstance(layers, str) else type(layers).__name__
-        raise TypeError(f"layers must be an iterable of names, a predicate or None, got {came}")
-    return set(map(id, _by_names(model, list(layers)).values()))
+    return set(map(id, by_names(model, list(layers)).values()))
 
 
 def replace_downsampling(
@@ -268,7 +266,7 @@ def replace_downsampling(
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
     make = _pool(pool, variant)
-    found = _named_downsampling(model)
+    found = named_downsampling(model)
     chosen = _chosen(model, found, layers)
     named = layers is not None and not callable(layers)
     like = next((parameter for parameter in model.parameters() if parameter.is_floating_point()), None)
