@@ -117,6 +117,18 @@ def test_a_network_trains_compiled():
     assert_all_close(list(model.state_dict().values()), list(plain.state_dict().values()))
 
 
+@pytest.mark.parametrize("ci", ["", "true"])
+def test_inductor_where_the_environment_names_a_ci(ci, tmp_path):
+    """There inductor refuses an op that has a decomposition in PyTorch's table and no lowering of inductor's own."""
+    code = """
+import torch, alias_ops
+x = torch.rand(2, 3, 8, 8)
+torch.testing.assert_close(torch.compile(alias_ops.flc_pool2d, fullgraph=True)(x), alias_ops.flc_pool2d(x))
+"""
+    done = run_python(code, CI=ci, TORCHINDUCTOR_CACHE_DIR=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+
+
 # ---- files -----------------------------------------------------------------------------------------------------------
 
 
