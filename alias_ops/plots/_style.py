@@ -11,6 +11,7 @@ import torch
 __all__ = [
     "COLOURS",
     "HATCHES",
+    "NEUTRAL",
     "STYLE",
     "extent",
     "grid",
@@ -38,11 +39,8 @@ COLOURS = {
 }
 NEUTRAL = "#333333"
 # Markers, dashes and hatches say the same to whom the colours do not.
-MARKERS, DASHES, HATCHES = (
-    ("o", "s", "^", "D", "v", "P", "X"),
-    ("-", "--", "-.", ":"),
-    ("", "///", "...", "xxx", "\\\\"),
-)
+MARKERS, DASHES = ("o", "s", "^", "D", "v", "P", "X"), ("-", "--", "-.", ":")
+HATCHES = ("", "///", "...", "xxx", "++")
 
 # Parameters of matplotlib, for ``matplotlib.rc_context``.
 STYLE: dict[str, Any] = {
@@ -127,8 +125,9 @@ def numbers(values: Any, name: str) -> np.ndarray:
     return array
 
 
-def extent(height: int, width: int, within: tuple[int, int] = (1, 1)) -> tuple[float, float, float, float]:
+def extent(shape: tuple[int, ...], within: tuple[int, int] = (1, 1)) -> tuple[float, float, float, float]:
     """Edges of a centred spectrum for ``imshow``, in cycles a sample: of the map, or of one ``within`` times finer."""
+    height, width = shape
     left, right = (edge / (width * within[1]) for edge in (-(width // 2) - 0.5, width - width // 2 - 0.5))
     top, bottom = (edge / (height * within[0]) for edge in (-(height // 2) - 0.5, height - height // 2 - 0.5))
     return left, right, bottom, top

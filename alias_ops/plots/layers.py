@@ -64,15 +64,15 @@ def plot_layers(layers: Sequence[LayerSpectrum]) -> Any:
     levels = [(_log(layer.before), _log(layer.folded)) for layer in layers]
     low, high = limits([level for pair in levels for level in pair], DECADES)
     shown = {"vmin": low, "vmax": high, "interpolation": "nearest"}
-    image = None
+    image: Any = None
     for index, (layer, (before, folded)) in enumerate(zip(layers, levels, strict=True)):
         row, column = 2 * (index // columns), index % columns
         above, below = axes[row, column], axes[row + 1, column]
-        image = above.imshow(before, extent=extent(*before.shape), **shown)
+        image = above.imshow(before, extent=extent(before.shape), **shown)
         above.set_title(f"{_short(layer.name)}\n{layer.kind}", fontsize=8)
         _mark_half_band(above, layer.stride)
         below.set_facecolor("#d9d9d9")
-        below.imshow(folded, extent=extent(*folded.shape, within=layer.stride), **shown)
+        below.imshow(folded, extent=extent(folded.shape, layer.stride), **shown)
         below.set(xlim=above.get_xlim(), ylim=above.get_ylim())
         below.set_title(f"AM {layer.aliasing:.3g}", fontsize=9, fontweight="bold")
         for ax in (above, below):

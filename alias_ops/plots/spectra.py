@@ -29,9 +29,9 @@ def _pictures(levels: torch.Tensor, titles: Sequence[str], axes: Sequence[Any] |
     arrays = levels.detach().cpu().double().numpy()
     low, high = limits([arrays])
     places = grid(axes, len(arrays), COLUMNS, PICTURE, PICTURE + 0.2)
-    image = None
+    image: Any = None
     for ax, array, title in zip(places, arrays, titles, strict=True):
-        image = ax.imshow(array, extent=extent(*array.shape), vmin=low, vmax=high, interpolation="nearest")
+        image = ax.imshow(array, extent=extent(array.shape), vmin=low, vmax=high, interpolation="nearest")
         ax.set_title(plain(title))
         mark(ax)
         ax.label_outer()

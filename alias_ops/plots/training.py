@@ -111,9 +111,9 @@ def plot_correlation(am: Any, accuracy: Any, *, labels: Sequence[str] | None = N
         ends = np.array([x[there].min(), x[there].max()])
         ax.plot(ends, slope * ends + offset, "--", color=COLOURS["vermillion"], linewidth=1.5)
         found = f"Pearson r = {r:.2f}"
-    for index in np.flatnonzero(there) if labels is not None else ():
-        place = {"xytext": (5, 4), "textcoords": "offset points", "fontsize": 8}
-        ax.annotate(plain(labels[index] if labels else ""), (x[index], y[index]), **place)
+    for label, at, here in zip(labels or (), zip(x, y), there, strict=bool(labels)):
+        if here:
+            ax.annotate(plain(label), at, xytext=(5, 4), textcoords="offset points", fontsize=8)
     ax.set_title(f"{found}, n = {there.sum()}")
     ax.set(xlabel="aliasing measure (AM)", ylabel="robust accuracy (%)")
     ax.margins(0.12)

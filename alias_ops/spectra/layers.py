@@ -56,7 +56,8 @@ class _Sums:
 
     def add(self, module: Downsampling, x: torch.Tensor) -> None:
         g = stride_1_map(module, x)
-        left, right = (factor.to(g) for factor in residual_factors(*g.shape[-2:], self.stride))
+        height, width = g.shape[-2:]
+        left, right = (factor.to(g) for factor in residual_factors(height, width, self.stride))
         new = [magnitude(maps).cpu().double().sum((0, 1)) for maps in (g, separable2d(g, left, right))]
         if self.total is not None and self.total[0].shape != new[0].shape:
             sizes = list(self.total[0].shape), list(new[0].shape)
