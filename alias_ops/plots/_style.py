@@ -21,6 +21,7 @@ __all__ = [
     "numbers",
     "plain",
     "series",
+    "short",
     "styled",
 ]
 
@@ -110,6 +111,12 @@ def series(names: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
 def plain(text: object) -> str:
     """Text in which matplotlib finds no formula."""
     return str(text).replace("$", r"\$")
+
+
+def short(text: object, length: int = 30) -> str:
+    """:func:`plain` text that leaves room for the figure: what is left out of a long one is in its middle."""
+    name = str(text)
+    return plain(name if len(name) <= length else f"{name[: length // 2 - 1]}…{name[-(length // 2) :]}")
 
 
 def numbers(values: Any, name: str) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..spectra import LayerSpectrum
-from ._style import extent, limits, mark, plain, styled
+from ._style import extent, limits, mark, short, styled
 
 __all__ = ["plot_layers"]
 
@@ -18,10 +18,6 @@ DECADES = 4.0
 def _log(magnitudes: Any) -> np.ndarray:
     array = magnitudes.detach().cpu().double().numpy()
     return np.log10(np.maximum(array, np.finfo(float).tiny))  # NaN stays NaN
-
-
-def _short(name: str) -> str:
-    return plain(name if len(name) <= NAME else f"…{name[1 - NAME :]}") or "(the model)"
 
 
 def _mark_half_band(ax: Any, stride: tuple[int, int]) -> None:
@@ -69,7 +65,7 @@ def plot_layers(layers: Sequence[LayerSpectrum]) -> Any:
         row, column = 2 * (index // columns), index % columns
         above, below = axes[row, column], axes[row + 1, column]
         image = above.imshow(before, extent=extent(before.shape), **shown)
-        above.set_title(f"{_short(layer.name)}\n{layer.kind}", fontsize=8)
+        above.set_title(f"{short(layer.name or '(the model)', NAME)}\n{layer.kind}", fontsize=8)
         _mark_half_band(above, layer.stride)
         below.set_facecolor("#d9d9d9")
         below.imshow(folded, extent=extent(folded.shape, layer.stride), **shown)
@@ -86,11 +82,6 @@ def plot_layers(layers: Sequence[LayerSpectrum]) -> Any:
     for spare in spares:
         spare.remove()
     figure.supxlabel("frequency, cycles/sample of the stride-1 map", fontsize=8.5)
-    figure.colorbar(
-        image,
-        ax=[ax for ax in axes.flat if ax not in spares],
-        label="log10 of the mean magnitude",
-        shrink=0.8,
-        pad=0.01,
-    )
+    shown_in = [ax for ax in axes.flat if ax not in spares]
+    figure.colorbar(image, ax=shown_in, label="log10 of the mean magnitude", shrink=0.8, pad=0.01)
     return figure

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..spectra import ConfidenceReport
-from ._style import COLOURS, HATCHES, new_axes, numbers, plain, series, styled
+from ._style import COLOURS, HATCHES, new_axes, numbers, plain, series, short, styled
 
 __all__ = ["plot_accuracy", "plot_confidence"]
 
@@ -39,7 +39,7 @@ def plot_accuracy(
         raise ValueError(f"accuracies must have {len(x)} values each, one a norm, got {came}")
     ax = new_axes(ax)
     for name, look in series(list(lines)):
-        ax.plot(x, lines[name], label=plain(name), linewidth=1.8, markersize=5, **look)
+        ax.plot(x, lines[name], label=short(name), linewidth=1.8, markersize=5, **look)
     ax.set(xlabel=plain(xlabel), ylabel="accuracy (%)", ylim=(-3, 103))
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.3)
     return ax
@@ -77,7 +77,7 @@ def plot_confidence(reports: ConfidenceReport | Mapping[str, ConfidenceReport], 
             places + (index + 0.5) * width - 0.4,
             [0.0 if math.isnan(value) else value for value in values],
             0.92 * width,
-            label=plain(name),
+            label=short(name),
             color=list(COLOURS.values())[index % len(COLOURS)],
             hatch=HATCHES[index % len(HATCHES)],
             edgecolor="white",

@@ -7,12 +7,12 @@ import numpy as np
 import torch
 
 from ..spectra import PerturbationSpectrum, RadialProfile
-from ._style import extent, grid, limits, mark, new_axes, plain, series, styled
+from ._style import extent, grid, limits, mark, new_axes, series, short, styled
 
 __all__ = ["plot_perturbation", "plot_radial_profile", "plot_spectrum"]
 
 RGB = ("red", "green", "blue")
-PICTURE, COLUMNS = 2.1, 5
+PICTURE, COLUMNS, PICTURE_NAME = 2.1, 5, 24
 LEVEL = "log10 magnitude"
 
 
@@ -32,7 +32,7 @@ def _pictures(levels: torch.Tensor, titles: Sequence[str], axes: Sequence[Any] |
     image: Any = None
     for ax, array, title in zip(places, arrays, titles, strict=True):
         image = ax.imshow(array, extent=extent(array.shape), vmin=low, vmax=high, interpolation="nearest")
-        ax.set_title(plain(title))
+        ax.set_title(short(title, PICTURE_NAME))
         mark(ax)
         ax.label_outer()
     figure = places[0].figure
@@ -125,7 +125,7 @@ def plot_radial_profile(profiles: RadialProfile | Mapping[str, RadialProfile], *
     for name, look in series(list(named)):
         frequency, level = (part.detach().cpu().double().numpy() for part in named[name])
         marker = look["marker"] if len(frequency) < 2 else ""
-        ax.plot(frequency, np.mean(level, 0), label=plain(name), linewidth=1.8, **{**look, "marker": marker})
+        ax.plot(frequency, np.mean(level, 0), label=short(name), linewidth=1.8, **{**look, "marker": marker})
     ax.axvline(0.5, color="#777777", linestyle=":", linewidth=1)
     ax.set(xlabel="frequency, cycles/sample", ylabel=f"mean {LEVEL}")
     ax.set_xlim(left=-0.01)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ._style import COLOURS, NEUTRAL, new_axes, numbers, plain, series, styled
+from ._style import COLOURS, NEUTRAL, new_axes, numbers, series, short, styled
 
 __all__ = ["pearson", "plot_correlation", "plot_training"]
 
@@ -54,7 +54,7 @@ def plot_training(history: Sequence[Any], *, stop: int | None = None, first: int
     few = len(history) <= SHORT
     for (name, look), (_, line) in zip(series([name for name, _ in parts]), parts, strict=True):
         look = {**look, "marker": look["marker"] if few else ""}
-        ax.plot(epochs, line, label=plain(name), linewidth=1.2, markersize=3.5, **look)
+        ax.plot(epochs, line, label=short(name), linewidth=1.2, markersize=3.5, **look)
     marker = "o" if few or np.isfinite(values).sum() < 2 else ""
     label = whole if parts else "aliasing measure"
     ax.plot(epochs, values, label=label, color=NEUTRAL, linewidth=2.4, marker=marker, markersize=4.5, zorder=3)
@@ -113,7 +113,7 @@ def plot_correlation(am: Any, accuracy: Any, *, labels: Sequence[str] | None = N
         found = f"Pearson r = {r:.2f}"
     for label, at, here in zip(labels or (), zip(x, y), there, strict=bool(labels)):
         if here:
-            ax.annotate(plain(label), at, xytext=(5, 4), textcoords="offset points", fontsize=8)
+            ax.annotate(short(label), at, xytext=(5, 4), textcoords="offset points", fontsize=8)
     ax.set_title(f"{found}, n = {there.sum()}")
     ax.set(xlabel="aliasing measure (AM)", ylabel="robust accuracy (%)")
     ax.margins(0.12)
