@@ -11,6 +11,7 @@ from helpers import randn, run_python
 
 from alias_ops import plots
 from alias_ops.spectra import (
+    Confidence,
     ConfidenceReport,
     LayerSpectrum,
     PerturbationSpectrum,
@@ -18,7 +19,6 @@ from alias_ops.spectra import (
     radial_profile,
     spectrum,
 )
-from alias_ops.spectra.confidence import Confidence
 
 mpl = pytest.importorskip("matplotlib")
 

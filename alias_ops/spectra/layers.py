@@ -42,7 +42,7 @@ class LayerSpectrum:
 
     @property
     def aliasing(self) -> float:
-        """The layer's AM: the sum of ``folded``."""
+        """AM of the layer, the sum of ``folded``."""
         return self.folded.double().sum().item()
 
 
