@@ -201,6 +201,13 @@ def test_pictures_of_alias_ops_spectrum_are_embedded(tmp_path):
     assert all(image["src"].startswith("data:image/png;base64,") for image in found.all("img"))
 
 
+def test_epochs_stand_where_they_were(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(report, "_svg", lambda axes: drawn.append(axes) or "data:image/svg+xml;base64,")
+    page(write(tmp_path, "results.json", [{"epoch": 10, "am": 1.0}, {"epoch": 30, "am": 2.0}]))
+    assert drawn[0].get_lines()[0].get_xdata().tolist() == [10, 30]
+
+
 def test_numbers_only_and_nothing_measured(tmp_path):
     assert len(page(write(tmp_path / "a", "results.json", [0.5, None, float("nan"), 0.7])).all("img")) == 1
     unmeasured = [{"epoch": 1, "am": None, "blocks": {}, "clean_accuracy": 0.5}]

@@ -61,10 +61,10 @@ def test_am_over_training_with_its_stop():
 
 
 def test_blocks_and_their_mean():
-    ax = plots.plot_training([{"a": 1.0, "b": 3.0}, {"a": NAN, "b": 5.0}, {"b": None}], first=0)
+    ax = plots.plot_training([{"a": 1.0, "b": 3.0}, {"a": NAN, "b": 5.0}, {"b": None}], epochs=[0, 10, 20])
     lines = {line.get_label(): line.get_ydata().tolist() for line in ax.get_lines()}
     np.testing.assert_equal(lines, {"a": [1, NAN, NAN], "b": [3, 5, NAN], "mean": [2, 5, NAN]})
-    assert ax.get_lines()[0].get_xdata().tolist() == [0, 1, 2]
+    assert ax.get_lines()[0].get_xdata().tolist() == [0, 10, 20]
     assert drawn(ax.figure)
 
 
@@ -244,6 +244,11 @@ def test_colours_are_told_apart(vision):
     [
         (lambda: plots.plot_training([]), ValueError, "history must have at least one epoch"),
         (lambda: plots.plot_training([1.0, {"a": 1.0}]), TypeError, "either a number or a mapping for every epoch"),
+        (
+            lambda: plots.plot_training([1.0], epochs=[1, 2]),
+            ValueError,
+            "epochs must be 1, one an entry of",
+        ),
         (lambda: plots.plot_training(["x"]), TypeError, "history must be a sequence of numbers, got"),
         (lambda: plots.plot_correlation([1], [1, 2]), ValueError, "must be of one length, got 1, 2"),
         (lambda: plots.plot_accuracy([1], {"a": [1, 2]}), ValueError, r"one a norm, got accuracies\['a'\] of 2"),

@@ -82,7 +82,7 @@ def _training(run: Run) -> list[Picture]:
     am, span = _means(run.history), f"over {len(run.epochs)} epochs"
     if run.history:
         said = "" if stop is None else f"; a rule said stop in epoch {stop}"
-        axes = plots.plot_training(run.history, stop=stop, first=run.epochs[0])
+        axes = plots.plot_training(run.history, epochs=run.epochs, stop=stop)
         pictures.append(Picture("Aliasing", f"AM {span}, {_from_to(am, '.3g')}{said}.", _svg(axes)))
     if run.accuracies:
         axes = plots.plot_accuracy(run.epochs, run.accuracies, xlabel="epoch")

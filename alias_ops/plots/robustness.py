@@ -31,6 +31,8 @@ def plot_accuracy(
         TypeError, ValueError: an argument is not of this kind, or the lengths differ.
         ImportError: matplotlib is not installed.
     """
+    from matplotlib.ticker import MaxNLocator
+
     x = numbers(norms, "norms")
     lines = {name: 100 * numbers(values, f"accuracies[{name!r}]") for name, values in accuracies.items()}
     wrong = [name for name, line in lines.items() if len(line) != len(x)]
@@ -41,6 +43,8 @@ def plot_accuracy(
     for name, look in series(list(lines)):
         ax.plot(x, lines[name], label=short(name), linewidth=1.8, markersize=5, **look)
     ax.set(xlabel=plain(xlabel), ylabel="accuracy (%)", ylim=(-3, 103))
+    if np.array_equal(x, np.round(x)):
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.3)
     return ax
 

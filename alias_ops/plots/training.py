@@ -27,21 +27,23 @@ def _lines(history: Sequence[Any]) -> dict[str, np.ndarray]:
 
 
 @styled
-def plot_training(history: Sequence[Any], *, stop: int | None = None, first: int = 1, ax: Any = None) -> Any:
+def plot_training(
+    history: Sequence[Any], *, epochs: Sequence[int] | None = None, stop: int | None = None, ax: Any = None
+) -> Any:
     """AM over the epochs of a training, with the epoch in which a rule said stop.
 
     Args:
         history: of each epoch AM as a number, or a mapping name -> AM as of ``AliasingMonitor.compute()``, whose
             mean is drawn too. None and NaN leave a gap.
-        stop: number of the epoch, if any.
-        first: number of the first epoch.
+        epochs: their numbers; None for 1, 2, ...
+        stop: number of the epoch in which the rule said so, if any.
         ax: matplotlib's Axes to draw into; None for a new figure.
 
     Returns:
         The Axes.
 
     Raises:
-        TypeError, ValueError: history is not of this kind, or empty.
+        TypeError, ValueError: an argument is not of this kind, or there is no epoch.
         ImportError: matplotlib is not installed.
     """
     from matplotlib.ticker import MaxNLocator
@@ -49,15 +51,17 @@ def plot_training(history: Sequence[Any], *, stop: int | None = None, first: int
     if not len(history):
         raise ValueError("history must have at least one epoch, got none")
     lines, ax = _lines(history), new_axes(ax)
-    epochs = np.arange(first, first + len(history))
+    at = np.arange(1, len(history) + 1) if epochs is None else numbers(epochs, "epochs")
+    if len(at) != len(history):
+        raise ValueError(f"epochs must be {len(history)}, one an entry of history, got {len(at)}")
     *parts, (whole, values) = lines.items()
     few = len(history) <= SHORT
     for (name, look), (_, line) in zip(series([name for name, _ in parts]), parts, strict=True):
         look = {**look, "marker": look["marker"] if few else ""}
-        ax.plot(epochs, line, label=short(name), linewidth=1.2, markersize=3.5, **look)
+        ax.plot(at, line, label=short(name), linewidth=1.2, markersize=3.5, **look)
     marker = "o" if few or np.isfinite(values).sum() < 2 else ""
     label = whole if parts else "aliasing measure"
-    ax.plot(epochs, values, label=label, color=NEUTRAL, linewidth=2.4, marker=marker, markersize=4.5, zorder=3)
+    ax.plot(at, values, label=label, color=NEUTRAL, linewidth=2.4, marker=marker, markersize=4.5, zorder=3)
     if stop is not None:
         ax.axvline(stop, color=COLOURS["vermillion"], linestyle=(0, (4, 2)), linewidth=1.8, label=f"stop: epoch {stop}")
     ax.set(xlabel="epoch", ylabel="aliasing measure (AM)")

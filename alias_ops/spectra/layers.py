@@ -75,9 +75,12 @@ class _Watch(LayerWatch):
 
     def _take(self, name: str, module: Downsampling, x: torch.Tensor, output: torch.Tensor) -> None:
         x = x.to(accumulation_dtype(output.dtype))
-        sums = self.sums.setdefault(name, _Sums(pair(module.stride, "stride", 1)))
+        stride = pair(module.stride, "stride", 1)
+        sums = self.sums.setdefault(name, _Sums(stride))
         x = x.unsqueeze(0) if x.dim() == 3 else x
-        for some in x.split(max(1, SAMPLES_AT_A_TIME * len(x) // max(x.numel(), output.numel() * 4))):
+        for some in x.split(
+            max(1, SAMPLES_AT_A_TIME * len(x) // max(x.numel(), output.numel() * stride[0] * stride[1]))
+        ):
             sums.add(module, some)
 
 

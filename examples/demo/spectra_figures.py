@@ -92,9 +92,11 @@ def training(strided: Trained) -> Figure:
     """AM over the epochs, and against accuracy under attack."""
     figure = Figure(figsize=(8.6, 3.3), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
-    plots.plot_training([epoch.aliasing for epoch in strided.run.history], first=0, ax=left)
-    am = [sum(epoch.aliasing.values()) / len(epoch.aliasing) for epoch in strided.run.history]
-    plots.plot_correlation(am, strided.robust, labels=[str(epoch.epoch) for epoch in strided.run.history], ax=right)
+    history = [epoch.aliasing for epoch in strided.run.history]
+    epochs = [epoch.epoch for epoch in strided.run.history]
+    plots.plot_training(history, epochs=epochs, ax=left)
+    am = [sum(layers.values()) / len(layers) for layers in history]
+    plots.plot_correlation(am, strided.robust, labels=list(map(str, epochs)), ax=right)
     return figure
 
 
