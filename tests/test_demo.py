@@ -192,4 +192,4 @@ def test_the_figures_of_the_documentation_are_drawn(tmp_path):
     kept = {path.name: path.stat().st_size for path in (ROOT / "docs" / "img").glob("spectra_*.png")}
     assert drawn.keys() == kept.keys()
     assert max(kept.values()) < 60_000
-    assert done.stdout.count("adversarial         16") == 2
+    assert done.stdout.count("\nadversarial       16 ") == 2, "one table a network"

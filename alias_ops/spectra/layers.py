@@ -78,9 +78,8 @@ class _Watch(LayerWatch):
         stride = pair(module.stride, "stride", 1)
         sums = self.sums.setdefault(name, _Sums(stride))
         x = x.unsqueeze(0) if x.dim() == 3 else x
-        for some in x.split(
-            max(1, SAMPLES_AT_A_TIME * len(x) // max(x.numel(), output.numel() * stride[0] * stride[1]))
-        ):
+        samples = max(x.numel(), output.numel() * stride[0] * stride[1])
+        for some in x.split(max(1, SAMPLES_AT_A_TIME * len(x) // samples)):
             sums.add(module, some)
 
 

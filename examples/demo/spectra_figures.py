@@ -17,7 +17,7 @@ try:
     from torch import nn
 
     from alias_ops import plots, spectra
-    from data import CLASSES, Patches, cut_patches, cut_pixels, normalise
+    from data import CLASSES, Patches, cut_pixels, normalise
     from train import Run, train
 except ModuleNotFoundError as error:
     sys.exit(f"This needs {error.name}, not installed here: pip install 'alias-ops[attacks,demo]'.")
@@ -41,7 +41,7 @@ class Pixels(nn.Module):
 class Trained:
     """One variant's training, and its accuracy under attack after every epoch."""
 
-    def __init__(self, variant: str, epochs: int, patches: tuple[Patches, Patches], pixels: Patches) -> None:
+    def __init__(self, variant: str, epochs: int, patches: tuple[Patches, ...], pixels: Patches) -> None:
         self.run, self.pixels = Run.start(variant, epochs, SEED), pixels
         self.model = Pixels(self.run.model)
         self.robust: list[float] = []
@@ -131,8 +131,8 @@ def main() -> None:
     parser.add_argument("--attacked", type=int, default=128, help="patches to attack, of all photographs")
     arguments = parser.parse_args()
     torch.set_num_threads(min(4, torch.get_num_threads()))
-    held_out = max(20, arguments.patches // 4)
-    patches, (_, pixels) = cut_patches(arguments.patches, held_out, SEED), cut_pixels(arguments.patches, held_out, SEED)
+    both = cut_pixels(arguments.patches, max(20, arguments.patches // 4), SEED)
+    pixels, patches = both[1], tuple(Patches(normalise(part.images), part.labels) for part in both)
     step = max(1, len(pixels) // arguments.attacked)
     some = Patches(pixels.images[::step], pixels.labels[::step])
     networks = {variant: Trained(variant, arguments.epochs, patches, some) for variant in ("strided", "FLC")}
