@@ -204,6 +204,11 @@ def test_names_are_text_and_no_formulas():
     assert all(map(drawn, figures))
 
 
+def test_layers_of_a_compiled_model_are_in_the_legend():
+    ax = plots.plot_training([{"_orig_mod.layer2": 1.0, "layer3": 2.0}])
+    assert [name.strip() for name in legend(ax)] == ["_orig_mod.layer2", "layer3", "mean"]
+
+
 def test_axes_that_are_given_are_used():
     from matplotlib.figure import Figure
 

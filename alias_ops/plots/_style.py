@@ -109,8 +109,9 @@ def series(names: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
 
 
 def plain(text: object) -> str:
-    """Text in which matplotlib finds no formula."""
-    return str(text).replace("$", r"\$")
+    """Text in which matplotlib finds no formula, and which no legend leaves out, as it does what begins with "_"."""
+    escaped = str(text).replace("$", r"\$")
+    return f" {escaped}" if escaped.startswith("_") else escaped
 
 
 def short(text: object, length: int = 30) -> str:
