@@ -38,7 +38,7 @@ help:
 	@echo "make sanitize   the tests that reach C++, under AddressSanitizer and UndefinedBehaviorSanitizer (half an hour)"
 	@echo "make bench      install into .venv, time everything (a quarter of an hour), write benchmarks/results and figures"
 	@echo "make docs       install into .venv, write the documentation to docs/_build/html; a warning is an error"
-	@echo "make docs-figures  draw the figures of docs/concepts.md anew"
+	@echo "make docs-figures  draw the figures of docs/concepts.md and docs/spectra.md anew"
 	@echo "make check      ruff, mypy and clang-format"
 	@echo "make format     let ruff and clang-format rewrite the sources"
 	@echo "make build      sdist and wheel in dist/"
@@ -47,9 +47,9 @@ help:
 demo: $(STAMP)-demo
 	$(BIN)/python examples/demo --output demo_output
 
-# Networks that replace_downsampling is tried on. Only their definitions run, so nothing that they depend on, least of
-# all another PyTorch; where they do not install, these tests are skipped.
-VISION := timm $(if $(filter torch==2.13.0,$(TORCH)),torchvision==0.28.0,torchvision)
+# Networks that replace_downsampling is tried on, and attacks. Nothing that they depend on, least of all another PyTorch;
+# where they do not install, these tests are skipped.
+VISION := timm torchattacks $(if $(filter torch==2.13.0,$(TORCH)),torchvision==0.28.0,torchvision)
 
 test: $(STAMP)-test
 	-@test -d $(VENV)/vision || $(PIP) install --quiet --no-deps --target $(VENV)/vision $(VISION)
@@ -67,8 +67,9 @@ docs: $(STAMP)-docs
 	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html
 	@echo docs/_build/html/index.html
 
-docs-figures: $(STAMP)-cli
+docs-figures: $(STAMP)-attacks,demo
 	$(BIN)/python docs/figures.py
+	$(BIN)/python examples/demo/spectra_figures.py docs/img
 
 check: $(STAMP)-dev
 	$(BIN)/ruff check

@@ -40,7 +40,12 @@ html_show_sphinx = False
 copybutton_prompt_text = "$ "
 
 # As files of the repository call each other, and what these are among the pages.
-PAGES = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md", "benchmarks/NOTES.md": "notes.md"}
+PAGES = {
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "benchmarks/NOTES.md": "notes.md",
+    "docs/spectra.md": "spectra.md",
+}
 
 
 # What alias_ops.integrations takes from optional libraries, which the build does without. Not autodoc_mock_imports:

@@ -10,21 +10,9 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 from alias_ops import designs
+from alias_ops.plots import COLOURS, STYLE
 
-KEPT, FOLDED, NEUTRAL = "#0072b2", "#d55e00", "#333333"  # Okabe and Ito's, told apart by the colour-blind
-STYLE = {
-    "font.size": 9,
-    "axes.titlesize": 9.5,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e4e4e4",
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "legend.fontsize": 8.5,
-}
+KEPT, FOLDED, NEUTRAL = COLOURS["blue"], COLOURS["vermillion"], "#333333"
 SIZE = 64  # samples of a line
 
 

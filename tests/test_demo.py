@@ -174,3 +174,22 @@ def test_an_alias_free_layer_measures_nothing(modules):
     conv = torch.nn.Conv2d(2, 2, 1, bias=False, dtype=torch.float64)
     layer = measure.Layer(conv, alias_ops.FLCPool2d(2, 3), x, None)
     assert measure.layer_aliasing(layer) < 1e-12
+
+
+def test_the_figures_of_the_documentation_are_drawn(tmp_path):
+    pytest.importorskip("foolbox")
+    line, environment = command()
+    options = [str(tmp_path), "--epochs", "1", "--patches", "4", "--attacked", "16"]
+    done = subprocess.run(
+        [line[0], str(DEMO / "spectra_figures.py"), *options],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    drawn = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+    kept = {path.name: path.stat().st_size for path in (ROOT / "docs" / "img").glob("spectra_*.png")}
+    assert drawn.keys() == kept.keys()
+    assert max(kept.values()) < 60_000
+    assert done.stdout.count("\nadversarial       16 ") == 2, "one table a network"

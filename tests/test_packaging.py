@@ -150,3 +150,14 @@ def test_code_for_one_instruction_set_stays_in_its_namespace():
         if re.search(beyond, function):
             leaks.add(name)
     assert leaks == set()
+
+
+def test_every_module_and_template_gets_into_the_wheel(tmp_path):
+    pytest.importorskip("setuptools")
+    command = [sys.executable, str(ROOT / "setup.py"), "--quiet", "build_py", f"--build-lib={tmp_path}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    here = {p.relative_to(ROOT) for p in (ROOT / "alias_ops").rglob("*") if p.suffix in (".py", ".jinja", ".typed")}
+    built = {p.relative_to(tmp_path) for p in tmp_path.rglob("*") if p.is_file()}
+    assert Path("alias_ops/cli/report.html.jinja") in here
+    assert here - built == set()

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from helpers import ROOT, importable
 
+from alias_ops.cli import main
 from alias_ops.models import PreActResNet
 
 for needed in ("foolbox", "rich", "matplotlib", "skimage"):
@@ -73,6 +74,18 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fgsm") / "new" / "folder"
     assert train(folder, "--epochs", "3") == 0
     return folder
+
+
+def test_its_results_make_a_report(finished, tmp_path, capsys):
+    pytest.importorskip("jinja2")
+    assert main(["report", str(finished), "--output", str(tmp_path / "report.html")]) == 0
+    page = (tmp_path / "report.html").read_text()
+    assert page.count('<img src="data:image/svg+xml') == 3
+    assert "AM over 3 epochs" in page
+    last = json.loads((finished / "results.json").read_text())["epochs"][-1]
+    assert f'<td class="number">{last["am"]:.4g}</td>' in page
+    assert f'<td class="number">{last["pgd_accuracy"]:.1%}</td>' in page
+    assert '<th scope="row">settings epsilon</th>' in page
 
 
 def test_every_epoch_has_its_row(finished):

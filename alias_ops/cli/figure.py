@@ -4,15 +4,16 @@ import math
 import textwrap
 from pathlib import Path
 
+from ..plots import COLOURS
 from .rows import Row
 
 __all__ = ["draw"]
 
-# Okabe and Ito's colours, told apart by every kind of colour vision; the hatches tell them apart in grey.
+# The hatches tell them apart in grey.
 STYLES = {
-    "conv": ("convolution", "#0072B2", ""),
-    "max pool": ("max pooling", "#E69F00", "///"),
-    "avg pool": ("average pooling", "#009E73", "..."),
+    "conv": ("convolution", COLOURS["blue"], ""),
+    "max pool": ("max pooling", COLOURS["orange"], "///"),
+    "avg pool": ("average pooling", COLOURS["green"], "..."),
 }
 
 # Inches, and characters of the title to an inch.

@@ -10,6 +10,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
 import alias_ops
+from alias_ops.plots import COLOURS, STYLE
 from data import normalise, photograph
 from kinds import KINDS, halve, stride_1_form
 from model import POOLS, ResNet
@@ -17,11 +18,11 @@ from train import Epoch, Run
 
 __all__ = ["draw_photograph", "draw_spectra", "draw_training"]
 
-# Okabe and Ito's palette; markers and dashes say the same to whom the colours do not.
+# Markers and dashes say the same to whom the colours do not.
 STYLES = {
-    "strided": {"color": "#D55E00", "marker": "o", "linestyle": "-"},
-    "FLC": {"color": "#0072B2", "marker": "s", "linestyle": "--"},
-    "ASAP": {"color": "#009E73", "marker": "^", "linestyle": "-."},
+    "strided": {"color": COLOURS["vermillion"], "marker": "o", "linestyle": "-"},
+    "FLC": {"color": COLOURS["blue"], "marker": "s", "linestyle": "--"},
+    "ASAP": {"color": COLOURS["green"], "marker": "^", "linestyle": "-."},
 }
 NAMES = {
     "strided": "strided",
@@ -32,12 +33,13 @@ NAMES = {
     "ASAP": "ASAP pooling",
 }
 RC = {
+    **STYLE,
     "font.size": 18,
     "axes.titlesize": 19,
+    "axes.titlelocation": "center",
+    "axes.grid": False,
     "figure.titlesize": 25,
     "figure.titleweight": "bold",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
 }
 DPI = 100
 

@@ -7,18 +7,19 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from alias_ops.plots import COLOURS
 from fgsm.results import stopping_epochs
 from fgsm.training import Epoch
 
 __all__ = ["draw"]
 
-# Okabe and Ito's palette; markers and dashes say the same to whom the colours do not.
+# Markers and dashes say the same to whom the colours do not.
 ACCURACIES = {
-    "clean_accuracy": ("clean", {"color": "#000000", "marker": "o", "linestyle": "-"}),
-    "fgsm_accuracy": ("FGSM", {"color": "#0072B2", "marker": "s", "linestyle": "--"}),
-    "pgd_accuracy": ("PGD", {"color": "#D55E00", "marker": "^", "linestyle": "-."}),
+    "clean_accuracy": ("clean", {"color": COLOURS["black"], "marker": "o", "linestyle": "-"}),
+    "fgsm_accuracy": ("FGSM", {"color": COLOURS["blue"], "marker": "s", "linestyle": "--"}),
+    "pgd_accuracy": ("PGD", {"color": COLOURS["vermillion"], "marker": "^", "linestyle": "-."}),
 }
-RULES = {"am": ("AM rule", "#009E73", ":"), "pgd": ("PGD rule", "#D55E00", "--")}
+RULES = {"am": ("AM rule", COLOURS["green"], ":"), "pgd": ("PGD rule", COLOURS["vermillion"], "--")}
 BLOCKS = (("#555555", "-"), ("#777777", "--"), ("#777777", "-."), ("#777777", ":"))
 BESIDE = 0.006  # of the width: where both rules stop in the same epoch, their lines do not cover each other
 RC = {
@@ -41,7 +42,9 @@ def _aliasing(ax, epochs: list[int], history: list[Epoch]) -> None:
     for block, (color, dashes) in zip(history[0].blocks, cycle(BLOCKS)):
         values = [e.blocks[block] for e in history]
         ax.plot(epochs, values, linewidth=1.5, color=color, linestyle=dashes, label=block)
-    ax.plot(epochs, [e.am for e in history], linewidth=3, marker="D", markersize=7, color="#CC79A7", label="mean")
+    ax.plot(
+        epochs, [e.am for e in history], linewidth=3, marker="D", markersize=7, color=COLOURS["purple"], label="mean"
+    )
     ax.set_ylim(bottom=0)
     ax.set_ylabel("aliasing measure (AM)")
 
