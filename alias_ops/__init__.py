@@ -2,7 +2,7 @@
 
 import warnings as _warnings
 
-from . import _backend, designs, frequency, functional, models, nn, ops, reference
+from . import _backend, designs, frequency, functional, models, nn, ops, plots, reference, spectra
 from ._backend import backend
 from ._version import __version__
 from .functional import aliasing, asap_pool2d, conv2d_aliasing, flc_pool2d
@@ -32,6 +32,8 @@ __all__ = [
     "models",
     "nn",
     "ops",
+    "plots",
     "reference",
     "replace_downsampling",
+    "spectra",
 ]

@@ -13,7 +13,7 @@ from . import _backend, functional
 from ._checks import pair
 from .ops._library import accumulation_dtype
 
-__all__ = ["Downsampling", "describe", "downsamples", "has_own_forward", "layer_aliasing"]
+__all__ = ["Downsampling", "describe", "downsamples", "has_own_forward", "layer_aliasing", "stride_1_map"]
 
 Downsampling = nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d
 
@@ -68,14 +68,18 @@ def _parameter(module: nn.Conv2d, name: str) -> Any:
             part.training = training
 
 
+def _padded(module: nn.Conv2d, x: torch.Tensor) -> tuple[torch.Tensor, Any]:
+    """x with whatever padding is none of zeros, and the padding by zeros that is left to do."""
+    padding: Any = (0, 0) if module.padding == "valid" else module.padding
+    if module.padding_mode == "zeros":
+        return x, padding
+    return F.pad(x, (padding[1], padding[1], padding[0], padding[0]), mode=module.padding_mode), (0, 0)
+
+
 def _conv_aliasing(
     module: nn.Conv2d, x: torch.Tensor, output: torch.Tensor | None, functions: ModuleType
 ) -> torch.Tensor:
-    padding: Any = (0, 0) if module.padding == "valid" else module.padding
-    x = x if output is None else x.to(output.dtype)
-    if module.padding_mode != "zeros":
-        x = F.pad(x, (padding[1], padding[1], padding[0], padding[0]), mode=module.padding_mode)
-        padding = (0, 0)
+    x, padding = _padded(module, x if output is None else x.to(output.dtype))
     weight, bias = (_parameter(module, name) for name in ("weight", "bias"))
     if torch.is_grad_enabled() and dist.is_available() and dist.is_initialized():
         # FSDP frees a layer's weight after its forward, and where the layer is the last one of what is sharded
@@ -146,6 +150,24 @@ def stride_1_pool(
     rows = _window_sizes(module, height, kernel[0], padding[0], sums[..., 0])
     cols = _window_sizes(module, width, kernel[1], padding[1], sums)
     return (sums / torch.outer(rows, cols)).to(x.dtype)
+
+
+def stride_1_map(module: Downsampling, x: torch.Tensor) -> torch.Tensor:
+    """The map of which the layer's output is ``map[..., ::sh, ::sw]``, computed as the definition has it.
+
+    Args:
+        module: a layer for which :func:`downsamples` holds and :func:`has_own_forward` does not.
+        x: what it received, floating [B, C, H, W] or [C, H, W].
+
+    Returns:
+        [B, Cout, H1, W1] or [Cout, H1, W1] in x's dtype.
+    """
+    if not isinstance(module, nn.Conv2d):
+        return stride_1_pool(module, x)
+    x, padding = _padded(module, x)
+    weight, bias = (_parameter(module, name) for name in ("weight", "bias"))
+    bias = None if bias is None else bias.to(x.dtype)
+    return F.conv2d(x, weight.to(x.dtype), bias, 1, padding, module.dilation, module.groups)
 
 
 def _pool_aliasing(module: nn.MaxPool2d | nn.AvgPool2d, x: torch.Tensor, functions: ModuleType) -> torch.Tensor:

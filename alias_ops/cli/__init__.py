@@ -23,6 +23,8 @@ examples:
   alias-ops measure torchvision.models:resnet18
   alias-ops measure my_project.nets:build --images photos/ --size 224 --output results/
   alias-ops measure model.pt --unsafe-load --reference
+  alias-ops spectrum torchvision.models:resnet18 --images photos/ --output results/
+  alias-ops report results/
   alias-ops info
   alias-ops bench --quick
 """
@@ -30,6 +32,15 @@ examples:
 MODEL_HELP = """\
 package.module:factory, a function or class that returns the model when called without arguments
 (or the model itself), importable from here; or a file with a pickled nn.Module (needs --unsafe-load)"""
+
+
+RUN_HELP = """\
+RUN may hold, each optional:
+  results.json   {"epochs": [{"epoch": 1, "am": 0.3, "blocks": {"layer2.0": 0.3}, "pgd_accuracy": 0.4}, ...]},
+                 as examples/train_fgsm.py writes it, or a list of what monitor.compute() gave epoch by epoch
+  aliasing.json  of `alias-ops measure --output RUN`, or what monitor.compute() gave
+  spectra.json   of `alias-ops spectrum --output RUN`, with its pictures
+"""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -41,6 +52,26 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a positive whole number, got {text!r}")
     return int(text)
+
+
+def _add_inputs(parser: argparse.ArgumentParser) -> None:
+    """What is common to all commands that run a model on images."""
+    parser.add_argument(
+        "--images",
+        metavar="FOLDER",
+        help="folder of images, searched recursively; without it the photographs of scikit-image, or else noise",
+    )
+    parser.add_argument("--size", type=_positive, default=224, metavar="N", help="side of the input (default: 224)")
+    parser.add_argument("--batch-size", type=_positive, default=16, metavar="N", help="images a batch (default: 16)")
+    parser.add_argument(
+        "--samples", type=_positive, default=100, metavar="N", help="images at most, chosen by --seed (default: 100)"
+    )
+    parser.add_argument("--layers", nargs="+", metavar="NAME", help="only these layers")
+    parser.add_argument("--device", metavar="DEVICE", help="cpu, cuda, ... (default: where the model is)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="for whatever is random (default: 0)")
+    parser.add_argument(
+        "--unsafe-load", action="store_true", help="unpickle MODEL, which runs any code that is in the file"
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,24 +93,35 @@ def _parser() -> argparse.ArgumentParser:
         description="Aliasing measure (AM) of every downsampling layer of a model on photographs.",
     )
     measure.add_argument("model", metavar="MODEL", help=MODEL_HELP)
-    measure.add_argument(
-        "--images",
-        metavar="FOLDER",
-        help="folder of images, searched recursively; without it the photographs of scikit-image, or else noise",
-    )
-    measure.add_argument("--size", type=_positive, default=224, metavar="N", help="side of the input (default: 224)")
-    measure.add_argument("--batch-size", type=_positive, default=16, metavar="N", help="images a batch (default: 16)")
-    measure.add_argument(
-        "--samples", type=_positive, default=100, metavar="N", help="images at most, chosen by --seed (default: 100)"
-    )
-    measure.add_argument("--layers", nargs="+", metavar="NAME", help="only these layers")
-    measure.add_argument("--device", metavar="DEVICE", help="cpu, cuda, ... (default: where the model is)")
+    _add_inputs(measure)
     measure.add_argument("--reference", action="store_true", help="also time the definition, with its stride-1 map")
-    measure.add_argument("--seed", type=int, default=0, metavar="N", help="for whatever is random (default: 0)")
     measure.add_argument("--output", metavar="FOLDER", help="write aliasing.csv, aliasing.json and aliasing.png there")
-    measure.add_argument(
-        "--unsafe-load", action="store_true", help="unpickle MODEL, which runs any code that is in the file"
+
+    spectrum = commands.add_parser(
+        "spectrum",
+        parents=[common],
+        help="spectra of images, and of what a model's downsampling layers fold of them",
+        description="Spectra of images and, layer by layer, of what a model folds of them. Without MODEL of images alone.",
     )
+    spectrum.add_argument("model", nargs="?", metavar="MODEL", help=MODEL_HELP)
+    _add_inputs(spectrum)
+    spectrum.add_argument(
+        "--output",
+        default="spectra",
+        metavar="FOLDER",
+        help="where to write layers.png, images.png, profile.png and spectra.json (default: spectra)",
+    )
+
+    report = commands.add_parser(
+        "report",
+        parents=[common],
+        help="one HTML page of a training, measurement or spectra",
+        description="One HTML page, which needs no network, of the results in a folder.",
+        epilog=RUN_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    report.add_argument("run", metavar="RUN", help="folder with results.json, aliasing.json or spectra.json")
+    report.add_argument("--output", metavar="FILE", help="default: report.html in RUN")
 
     info = commands.add_parser(
         "info",

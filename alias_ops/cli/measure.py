@@ -2,14 +2,11 @@
 
 import shlex
 import statistics
-import sys
 import time
-import warnings
 from argparse import Namespace
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 
 import torch
 from torch import nn
@@ -17,16 +14,16 @@ from torch import nn
 from .. import reference
 from .._downsampling import Downsampling, layer_aliasing
 from ..monitor import AliasingMonitor
-from .errors import UserError, one_line
+from .errors import UserError
 from .images import Images, choose_images
 from .models import load_model
-from .report import Report
+from .results import Report
 from .rows import Row
+from .running import failed, input_channels, prepare, progress, said
 
 __all__ = ["run"]
 
 REPEATS = 3
-HALF = (torch.float16, torch.bfloat16)
 
 
 @dataclass
@@ -93,40 +90,6 @@ class _TimedMonitor(AliasingMonitor):
         ]
 
 
-def _prepare(model: nn.Module, device: str | None) -> tuple[nn.Module, torch.Tensor]:
-    """The model for inference, in float32 if its weights are of half precision, and a tensor of its kind."""
-    if any(p.dtype in HALF for p in model.parameters()):
-        model = model.float()
-    if device is not None:
-        try:
-            model = model.to(torch.device(device))
-        except (RuntimeError, AssertionError) as error:
-            raise UserError(f"--device {device} cannot be used ({one_line(error)})") from error
-    return model.eval(), next(model.parameters(), torch.empty(0, device=device))
-
-
-def _input_channels(model: nn.Module) -> int:
-    """Channels that the first convolution takes; 3 where there is none, or it does not know yet."""
-    return next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d) and m.in_channels), 3)
-
-
-def _progress(batches: Iterable[torch.Tensor], total: int) -> Generator[torch.Tensor, None, None]:
-    """The batches, with a progress bar on a terminal's stderr if rich is there."""
-    if not (sys.stderr.isatty() and find_spec("rich")):
-        yield from batches
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    # Drawn between batches alone: a thread that redraws it would take time from what is being timed.
-    with Progress(console=Console(stderr=True), transient=True, auto_refresh=False) as progress:
-        task = progress.add_task("measuring", total=total)
-        progress.refresh()
-        for batch in batches:
-            yield batch
-            progress.update(task, advance=1, refresh=True)
-
-
 def _measure(monitor: _TimedMonitor, images: Images, batch_size: int, like: torch.Tensor, report: Report) -> None:
     """Measure batch after batch, saving after each.
 
@@ -136,15 +99,12 @@ def _measure(monitor: _TimedMonitor, images: Images, batch_size: int, like: torc
     """
     total = len(images.readers)
     try:
-        with closing(_progress(images.batches(batch_size), -(-total // batch_size))) as batches:
+        with closing(progress(images.batches(batch_size), -(-total // batch_size), "measuring")) as batches:
             for batch in batches:
                 try:
                     monitor.update(batch.to(like.device, like.dtype))
                 except Exception as error:
-                    raise UserError(
-                        f"the model failed on a batch {list(batch.shape)} ({one_line(error)}); "
-                        "another --size, --batch-size or --device may suit it"
-                    ) from error
+                    raise failed(batch, error) from error
                 report.images += len(batch)
                 report.save(monitor.rows())
     except KeyboardInterrupt as error:
@@ -156,17 +116,10 @@ def _measure(monitor: _TimedMonitor, images: Images, batch_size: int, like: torc
 
 def _attach(model: nn.Module, arguments: Namespace) -> _TimedMonitor:
     """The monitor; what it warns of is said on stderr in the command's own manner."""
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            monitor = _TimedMonitor(
-                model, with_reference=arguments.reference, max_samples=arguments.batch_size, layers=arguments.layers
-            )
-    except ValueError as error:
-        raise UserError(f"{arguments.model}: {error}") from error
-    for warning in caught:
-        print(f"alias-ops: {warning.message}", file=sys.stderr)
-    return monitor
+    with said(arguments.model):
+        return _TimedMonitor(
+            model, with_reference=arguments.reference, max_samples=arguments.batch_size, layers=arguments.layers
+        )
 
 
 def run(arguments: Namespace) -> None:
@@ -180,9 +133,9 @@ def run(arguments: Namespace) -> None:
         KeyboardInterrupt: likewise.
     """
     torch.manual_seed(arguments.seed)
-    model, like = _prepare(load_model(arguments.model, arguments.unsafe_load), arguments.device)
+    model, like = prepare(load_model(arguments.model, arguments.unsafe_load), arguments.device)
     monitor = _attach(model, arguments)
-    images = choose_images(arguments.images, arguments.samples, _input_channels(model), arguments.size, arguments.seed)
+    images = choose_images(arguments.images, arguments.samples, input_channels(model), arguments.size, arguments.seed)
     report = Report(
         model=arguments.model,
         command=shlex.join(["alias-ops", *arguments.argv]),

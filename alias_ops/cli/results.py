@@ -3,19 +3,13 @@
 import csv
 import io
 import json
-import os
-import platform
 import sys
 from dataclasses import dataclass, fields
-from datetime import datetime, timezone
 from pathlib import Path
 
-import torch
-
-from .._version import __version__
 from .errors import UserError
 from .figure import draw
-from .images import MEAN, STD
+from .output import circumstances, make_folder, replace
 from .rows import Row
 from .table import print_table
 
@@ -50,22 +44,10 @@ class Report:
     def __post_init__(self) -> None:
         if self.folder is None:
             return
-        try:
-            Path(self.folder).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"--output {self.folder} cannot be made ({error.strerror})") from error
-        if not os.access(self.folder, os.W_OK):
-            raise UserError(f"--output {self.folder} cannot be written to")
+        make_folder(self.folder)
 
     def _write(self, name: str, content: str) -> None:
-        """Replace a file in one step, so that no moment leaves half of one."""
-        target = Path(self.folder or "", name)
-        partial = target.with_suffix(target.suffix + ".part")
-        try:
-            partial.write_text(content, encoding="utf-8")
-            partial.replace(target)
-        except OSError as error:
-            raise UserError(f"{target} cannot be written ({error.strerror})") from error
+        replace(Path(self.folder or "", name), content.encode())
 
     def save(self, rows: list[Row]) -> None:
         """Write aliasing.csv and aliasing.json as far as the measurement has come."""
@@ -77,15 +59,8 @@ class Report:
         writer.writeheader()
         writer.writerows(records)
         self._write("aliasing.csv", table.getvalue())
-        circumstances = {
-            **{f.name: getattr(self, f.name) for f in fields(self) if f.name != "folder"},
-            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "versions": {"alias_ops": __version__, "torch": torch.__version__, "python": platform.python_version()},
-            "platform": platform.platform(),
-            "threads": torch.get_num_threads(),
-            "normalisation": {"mean": MEAN, "std": STD},
-        }
-        self._write("aliasing.json", json.dumps({**circumstances, "layers": records}, indent=2) + "\n")
+        known = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "folder"}
+        self._write("aliasing.json", json.dumps({**known, **circumstances(), "layers": records}, indent=2) + "\n")
 
     def finish(self, rows: list[Row]) -> None:
         """Print the table and write every file."""
