@@ -11,7 +11,7 @@ from .._checks import check_maps, check_positive
 from ..ops._library import accumulation_dtype
 from .components import INTEGERS, check_radius, distances, low_of_spectrum, parts, spectrum
 
-__all__ = ["HighFrequencyResult", "high_frequency_attack", "schedule", "search"]
+__all__ = ["HighFrequencyResult", "check_settings", "high_frequency_attack", "predicted_labels", "schedule", "search"]
 
 # Images [n, C, H, W] and which of all images they are, int64 [n] -> bool [n], which of them the network gets wrong.
 Wrong = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -102,7 +102,7 @@ def search(
     return result
 
 
-def _labels(output: object, count: int) -> torch.Tensor:
+def predicted_labels(output: object, count: int) -> torch.Tensor:
     """Predicted labels, int64 [n], of what a network returned for n images."""
     if isinstance(output, torch.Tensor):
         if output.dim() == 2 and len(output) == count and output.is_floating_point() and output.shape[1]:
@@ -209,7 +209,7 @@ def high_frequency_attack(
 
     def predict(images: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
-            return _labels(model(images), len(images))
+            return predicted_labels(model(images), len(images))
 
     batches = x.split(batch_size or len(x)) if len(x) else ()
     predicted = torch.cat([torch.empty(0, dtype=torch.int64, device=x.device), *map(predict, batches)])
