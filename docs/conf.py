@@ -40,12 +40,23 @@ html_show_sphinx = False
 copybutton_prompt_text = "$ "
 
 # As files of the repository call each other, and what these are among the pages.
-PAGES = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md", "benchmarks/NOTES.md": "notes.md"}
+PAGES = {
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "benchmarks/NOTES.md": "notes.md",
+    "docs/frequency.md": "frequency.md",
+}
 
 
 # What alias_ops.integrations takes from optional libraries, which the build does without. Not autodoc_mock_imports:
 # autodoc looks for the source of a mocked base class, and imports its library for it.
 for name, members in {
+    "eagerpy": {},
+    "foolbox.attacks.base": dict.fromkeys(
+        ("MinimizationAttack", "get_criterion", "raise_if_kwargs", "verify_input_bounds"), object
+    ),
+    "foolbox.criteria": dict.fromkeys(("Misclassification", "TargetedMisclassification"), object),
+    "foolbox.distances": {"l2": None},
     "lightning.pytorch": {"Callback": object},
     "lightning.pytorch.utilities": {"rank_zero_info": print},
     "torch.utils.tensorboard": {"SummaryWriter": object},

@@ -301,6 +301,18 @@ def test_the_layer_in_front_of_a_network():
     assert alias_ops.nn.LowPass2d is LowPass2d
 
 
+def test_the_layer_exports(tmp_path):
+    x = randn(2, 3, 8, 9, dtype=torch.float32)
+    layer = LowPass2d(3).eval()
+    program = torch.export.export(layer, (x,))
+    assert torch.equal(program.module()(x), layer(x))
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    torch.onnx.export(layer, (x,), tmp_path / "layer.onnx", verbose=False)
+    (y,) = runtime.InferenceSession(tmp_path / "layer.onnx").run(None, {"x": x.numpy()})
+    assert_close(torch.from_numpy(y), layer(x), torch.float32)
+
+
 # ---- wrong calls -----------------------------------------------------------------------------------------------------
 
 X = torch.ones(2, 3, 8, 8)
