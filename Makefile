@@ -47,9 +47,9 @@ help:
 demo: $(STAMP)-demo
 	$(BIN)/python examples/demo --output demo_output
 
-# Networks that replace_downsampling is tried on. Only their definitions run, so nothing that they depend on, least of
-# all another PyTorch; where they do not install, these tests are skipped.
-VISION := timm $(if $(filter torch==2.13.0,$(TORCH)),torchvision==0.28.0,torchvision)
+# Networks that replace_downsampling is tried on, and attacks. Nothing that they depend on, least of all another PyTorch;
+# where they do not install, these tests are skipped.
+VISION := timm torchattacks $(if $(filter torch==2.13.0,$(TORCH)),torchvision==0.28.0,torchvision)
 
 test: $(STAMP)-test
 	-@test -d $(VENV)/vision || $(PIP) install --quiet --no-deps --target $(VENV)/vision $(VISION)

@@ -328,7 +328,7 @@ def test_output_that_fills_up(here, capsys, monkeypatch):
     def full(self, *args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     assert main([*MEASURE, "--output", "out"]) == 2
     out, err = capsys.readouterr()
     assert "max pool" in out, "the table is shown all the same"

@@ -144,7 +144,7 @@ def _parser() -> argparse.ArgumentParser:
         "spectrum",
         parents=[common],
         help="spectra of images, and of what a model's downsampling layers fold of them",
-        description="Spectra of images and, layer by layer, of what a model folds of them. Without MODEL of images alone.",
+        description="Spectra of images and, given a MODEL, of what each of its downsampling layers folds of them.",
     )
     spectrum.add_argument("model", nargs="?", metavar="MODEL", help=MODEL_HELP)
     _add_inputs(spectrum)

@@ -67,7 +67,7 @@ def failed(batch: torch.Tensor, error: Exception) -> UserError:
 
 @contextmanager
 def said(model: str) -> Iterator[None]:
-    """What the package warns of is said on stderr in the command's own manner, and what it refuses is an error of it."""
+    """What the package warns of is said on stderr as a command does; what it refuses is an error of the model."""
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")

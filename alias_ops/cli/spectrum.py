@@ -34,26 +34,22 @@ class _Spectra:
     def __init__(self) -> None:
         self.images = 0
         self.last: torch.Tensor | None = None
-        self._level: torch.Tensor | None = None
-        self._rings: torch.Tensor | None = None
-        self._frequency: torch.Tensor | None = None
+        self._level: Any = 0.0
+        self._rings: Any = 0.0
+        self._frequency: Any = None
 
     def add(self, batch: torch.Tensor) -> None:
-        level, profile = len(batch) * spectra.spectrum(batch), spectra.radial_profile(batch)
-        rings = len(batch) * profile.level
-        self._level = level if self._level is None else self._level + level
-        self._rings = rings if self._rings is None else self._rings + rings
+        profile = spectra.radial_profile(batch)
+        self._level = self._level + len(batch) * spectra.spectrum(batch)
+        self._rings = self._rings + len(batch) * profile.level
         self._frequency = profile.frequency
         self.images += len(batch)
         self.last = batch
 
     def level(self) -> torch.Tensor:
-        assert self._level is not None
         return self._level / self.images
 
     def profile(self) -> spectra.RadialProfile:
-        assert self._rings is not None
-        assert self._frequency is not None
         return spectra.RadialProfile(self._frequency, self._rings / self.images)
 
 
@@ -66,13 +62,13 @@ def _seen(images: Images, batch_size: int, sums: _Spectra, like: torch.Tensor) -
             yield batch.to(like.device, like.dtype)
 
 
-def _run_model(model: nn.Module | None, batches: Iterator[torch.Tensor], sums: _Spectra, layers: Any) -> list[Any]:
+def _run_model(model: nn.Module | None, batches: Iterator[torch.Tensor], sums: _Spectra, names: list[str]) -> list[Any]:
     if model is None:
         for _ in batches:
             pass
         return []
     try:
-        return spectra.layer_spectra(model, batches, layers=layers)
+        return spectra.layer_spectra(model, batches, layers=names)
     except UserError:
         raise
     except Exception as error:
@@ -125,18 +121,19 @@ def run(arguments: Namespace) -> None:
         raise UserError("spectrum needs matplotlib; pip install 'alias-ops[cli]'")
     torch.manual_seed(arguments.seed)
     model, like, channels = None, torch.empty(0), 3
+    names: list[str] = []
     if arguments.model is not None:
         model, like = prepare(load_model(arguments.model, arguments.unsafe_load), arguments.device)
         channels = input_channels(model)
         with said(arguments.model):
-            select(model, arguments.layers, "spectrum")
+            names = list(select(model, arguments.layers, "spectrum"))
     elif arguments.layers:
         raise UserError("--layers needs a MODEL")
     make_folder(arguments.output)
     images = choose_images(arguments.images, arguments.samples, channels, arguments.size, arguments.seed)
     sums, total = _Spectra(), len(images.readers)
     try:
-        layers = _run_model(model, _seen(images, arguments.batch_size, sums, like), sums, arguments.layers)
+        layers = _run_model(model, _seen(images, arguments.batch_size, sums, like), sums, names)
     except KeyboardInterrupt as error:
         raise KeyboardInterrupt(f"interrupted after {sums.images} of {total} images; nothing was written") from error
     if not sums.images:
@@ -151,9 +148,7 @@ def run(arguments: Namespace) -> None:
         replace(Path(arguments.output, name), content)
     width = max((len(layer["layer"]) for layer in record["layers"]), default=0)
     for layer in record["layers"]:
-        print(
-            f"{layer['layer']:<{width}}  AM {'-' if layer['am'] is None else format(layer['am'], '.4g')}  {layer['kind']}"
-        )
-    print(
-        f"{sums.images} {images.kind}, {arguments.size}x{arguments.size}; in {arguments.output}: {', '.join(contents)}"
-    )
+        am = "-" if layer["am"] is None else format(layer["am"], ".4g")
+        print(f"{layer['layer']:<{width}}  AM {am:<9}  {layer['kind']}")
+    size = f"{arguments.size}x{arguments.size}"
+    print(f"{sums.images} {images.kind}, {size}; in {arguments.output}: {', '.join(contents)}")

@@ -82,8 +82,15 @@ def plot_layers(layers: Sequence[LayerSpectrum]) -> Any:
     for strip in range(strips):
         axes[2 * strip, 0].set_ylabel("stride-1 map\nbox: half-band")
         axes[2 * strip + 1, 0].set_ylabel("what folded")
-    for spare in axes[-2:, (len(layers) - 1) % columns + 1 :].flat:
+    spares = list(axes[-2:, (len(layers) - 1) % columns + 1 :].flat)
+    for spare in spares:
         spare.remove()
     figure.supxlabel("frequency, cycles/sample of the stride-1 map", fontsize=8.5)
-    figure.colorbar(image, ax=axes, label="log10 of the mean magnitude", shrink=0.8, pad=0.01)
+    figure.colorbar(
+        image,
+        ax=[ax for ax in axes.flat if ax not in spares],
+        label="log10 of the mean magnitude",
+        shrink=0.8,
+        pad=0.01,
+    )
     return figure

@@ -8,7 +8,7 @@ import torch
 from .._checks import check_maps
 from ..ops._library import accumulation_dtype
 
-__all__ = ["RadialProfile", "check_images", "log_magnitude", "magnitude", "radial_profile", "spectrum"]
+__all__ = ["RadialProfile", "check_floor", "check_images", "log_magnitude", "magnitude", "radial_profile", "spectrum"]
 
 FLOOR = 1e-8
 
@@ -20,14 +20,18 @@ def check_images(x: torch.Tensor, name: str = "x") -> None:
         raise ValueError(f"{name} must be images [..., C, H, W], at least one, got {list(x.shape)}")
 
 
-def _check_floor(floor: float) -> None:
+def check_floor(floor: float) -> None:
+    """Raise ValueError unless floor is a positive number."""
     if not (isinstance(floor, (int, float)) and math.isfinite(floor) and floor > 0):
         raise ValueError(f"floor must be a positive number, got {floor!r}")
 
 
 def magnitude(x: torch.Tensor) -> torch.Tensor:
     """``|fft2(x)|`` with ``norm="forward"``, zero frequency at [H // 2, W // 2]; [..., H, W] in float32 or float64."""
-    transformed = torch.fft.fft2(x.detach().to(accumulation_dtype(x.dtype)), norm="forward")
+    wide = x.detach().to(accumulation_dtype(x.dtype))
+    if not wide.numel():  # MKL's FFT of no image fails
+        return wide
+    transformed = torch.fft.fft2(wide, norm="forward")
     return torch.fft.fftshift(transformed.abs(), dim=(-2, -1))
 
 
@@ -64,7 +68,7 @@ def spectrum(x: torch.Tensor, *, floor: float = FLOOR) -> torch.Tensor:
     logarithm is this package's own.
     """
     check_images(x)
-    _check_floor(floor)
+    check_floor(floor)
     return log_magnitude(x, floor).reshape(-1, *x.shape[-3:]).mean(0)
 
 
@@ -113,7 +117,7 @@ def radial_profile(x: torch.Tensor, *, log: bool = True, floor: float = FLOOR) -
     Source: azimuthal mean, as of Grabinski et al., arXiv 2307.09804; rings and axes are this package's own.
     """
     check_images(x)
-    _check_floor(floor)
+    check_floor(floor)
     height, width = x.shape[-2:]
     levels = log_magnitude(x, floor) if log else magnitude(x)
     mean = levels.reshape(-1, *x.shape[-3:]).mean(0).flatten(1)

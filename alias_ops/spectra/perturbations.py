@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ._batches import at_rest, batches, check_labels
-from .images import FLOOR, log_magnitude
+from .images import FLOOR, check_floor, log_magnitude
 
 __all__ = ["PerturbationSpectrum", "perturbation_spectrum"]
 
@@ -117,6 +117,7 @@ def perturbation_spectrum(
     Source: Grabinski, Keuper & Keuper, Machine Learning 2022, section 4.3; the logarithm as of :func:`spectrum`.
     """
     check_labels(model, x, y, ("x", "y"))
+    check_floor(floor)
     attacked = _adapt(attack, model, epsilon, bounds)
     found, levels, labels = [], [], []
     with at_rest(model):
