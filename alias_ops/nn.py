@@ -4,11 +4,10 @@ import torch
 from torch import nn
 
 from ._checks import check_variant, pair
-from .frequency.defences import LowPass2d
 from .functional import IntPair, asap_pool2d, flc_pool2d
 from .penalty import AliasingPenalty
 
-__all__ = ["ASAPPool2d", "AliasingPenalty", "FLCPool2d", "LowPass2d"]
+__all__ = ["ASAPPool2d", "AliasingPenalty", "FLCPool2d"]
 
 
 class _Pool2d(nn.Module):

@@ -31,7 +31,7 @@ class HighFrequencyAttack(MinimizationAttack):
        leave them by ringing. With bounds that are wide enough both attacks find the same.
 
     An image for which nothing is found comes back as it was, as from Foolbox's other attacks: ``success`` tells.
-    Distances are L2. ``early_stop`` has no effect: the first success is the smallest perturbation there is.
+    Distances are L2. ``early_stop`` has no effect: the search begins at the smallest perturbation.
 
     Args:
         step: positive int; try every step-th of the distinct radii.
