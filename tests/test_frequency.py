@@ -183,6 +183,30 @@ def test_the_sum_is_x_as_exactly_as_it_is_promised(dtype, function):
         assert torch.equal(total[promised], x[promised])
 
 
+def test_the_promise_for_any_two_numbers():
+    """Whatever low is: random bits of float16, whose sums float64 takes exactly, and those near each other."""
+    generator = torch.Generator().manual_seed(0)
+    bits = torch.randint(-(2**15), 2**15, (2, 2**19), generator=generator, dtype=torch.int16)
+    x, low = bits.view(torch.float16)
+    near = torch.randint(-9, 10, x.shape, generator=generator, dtype=torch.int16)
+    low = torch.cat([low, (bits[0] + near).view(torch.float16), -(bits[0] + near).view(torch.float16)])
+    x = x.repeat(3)
+    usable = x.isfinite() & low.isfinite() & (x - low).isfinite()
+    x, low = x[usable], low[usable]
+    got = frequency.components.parts(x, low.clone())
+    wide, small, rest = (part.double() for part in (x, *got))
+    error = (small + rest - wide).abs()
+    assert not error[small.abs() <= wide.abs()].any()
+    assert not error[(small * wide > 0) & (small.abs() <= 2 * wide.abs())].any()
+    about = torch.finfo(torch.float16)
+    ulp = torch.ldexp(torch.full_like(small, about.eps), torch.frexp(small)[1] - 1).clamp(min=2.0**-24)
+    assert (error <= ulp / 2).all()
+    larger = torch.maximum(small.abs(), rest.abs())
+    unit = torch.ldexp(torch.full_like(larger, about.eps), torch.frexp(larger)[1] - 1).clamp(min=2.0**-24)
+    assert ((small - low.double()).abs() <= unit).all()
+    assert error.any()
+
+
 def test_a_mere_difference_promises_less():
     """What the correction is for: x - low, rounded, and low unmoved miss x in places where split does not."""
     x = images(torch.float32)
