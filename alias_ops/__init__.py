@@ -2,7 +2,7 @@
 
 import warnings as _warnings
 
-from . import _backend, designs, functional, models, nn, ops, plots, reference, spectra
+from . import _backend, designs, frequency, functional, models, nn, ops, plots, reference, spectra
 from ._backend import backend
 from ._version import __version__
 from .functional import aliasing, asap_pool2d, conv2d_aliasing, flc_pool2d
@@ -27,6 +27,7 @@ __all__ = [
     "conv2d_aliasing",
     "designs",
     "flc_pool2d",
+    "frequency",
     "functional",
     "models",
     "nn",

@@ -45,12 +45,19 @@ PAGES = {
     "CONTRIBUTING.md": "contributing.md",
     "benchmarks/NOTES.md": "notes.md",
     "docs/spectra.md": "spectra.md",
+    "docs/frequency.md": "frequency.md",
 }
 
 
 # What alias_ops.integrations takes from optional libraries, which the build does without. Not autodoc_mock_imports:
 # autodoc looks for the source of a mocked base class, and imports its library for it.
 for name, members in {
+    "eagerpy": {},
+    "foolbox.attacks.base": dict.fromkeys(
+        ("MinimizationAttack", "get_criterion", "raise_if_kwargs", "verify_input_bounds"), object
+    ),
+    "foolbox.criteria": dict.fromkeys(("Misclassification", "TargetedMisclassification"), object),
+    "foolbox.distances": {"l2": None},
     "lightning.pytorch": {"Callback": object},
     "lightning.pytorch.utilities": {"rank_zero_info": print},
     "torch.utils.tensorboard": {"SummaryWriter": object},

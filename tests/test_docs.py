@@ -22,6 +22,7 @@ LARGEST_FIGURE = 100_000
 # Optional libraries that a page shows in use; building the site has to do without them.
 OPTIONAL = {
     "antialiased_cnns",
+    "eagerpy",
     "foolbox",
     "kornia",
     "lightning",
@@ -161,7 +162,7 @@ def test_the_site_has_every_public_name_and_no_private_one(site):
     # Name, kind, priority: -1 is of a second name, which no page shows.
     names = {entry[0] for entry in map(str.split, inventory) if entry[1].startswith("py:") and entry[2] != "-1"}
     public = {f"alias_ops.{name}" for name in alias_ops.__all__ if not isinstance(getattr(alias_ops, name), ModuleType)}
-    for name in ("models", "reference", "ops", "designs", "spectra", "plots"):
+    for name in ("models", "frequency", "reference", "ops", "designs", "spectra", "plots"):
         public |= {f"alias_ops.{name}.{member}" for member in importlib.import_module(f"alias_ops.{name}").__all__}
     assert public - names == set()
     assert [name for name in names if re.search(r"\._[^_]", name)] == []

@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from .._version import __version__
 from .errors import UserError
@@ -25,6 +25,7 @@ examples:
   alias-ops measure model.pt --unsafe-load --reference
   alias-ops spectrum torchvision.models:resnet18 --images photos/ --output results/
   alias-ops report results/
+  alias-ops attack my_project.nets:build photos/ --size 224 --output results/
   alias-ops info
   alias-ops bench --quick
 """
@@ -54,23 +55,65 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _add_inputs(parser: argparse.ArgumentParser) -> None:
-    """What is common to all commands that run a model on images."""
-    parser.add_argument(
-        "--images",
-        metavar="FOLDER",
-        help="folder of images, searched recursively; without it the photographs of scikit-image, or else noise",
-    )
+def _radius(text: str) -> float:
+    try:
+        radius = float(text)
+    except ValueError:
+        radius = -1.0
+    if not radius >= 0:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 on, got {text!r}")
+    return radius
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    """What is common to all commands that run a model."""
     parser.add_argument("--size", type=_positive, default=224, metavar="N", help="side of the input (default: 224)")
     parser.add_argument("--batch-size", type=_positive, default=16, metavar="N", help="images a batch (default: 16)")
     parser.add_argument(
         "--samples", type=_positive, default=100, metavar="N", help="images at most, chosen by --seed (default: 100)"
     )
-    parser.add_argument("--layers", nargs="+", metavar="NAME", help="only these layers")
     parser.add_argument("--device", metavar="DEVICE", help="cpu, cuda, ... (default: where the model is)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="for whatever is random (default: 0)")
     parser.add_argument(
         "--unsafe-load", action="store_true", help="unpickle MODEL, which runs any code that is in the file"
+    )
+
+
+def _add_inputs(parser: argparse.ArgumentParser) -> None:
+    """What is common to the commands that look at layers."""
+    parser.add_argument(
+        "--images",
+        metavar="FOLDER",
+        help="folder of images, searched recursively; without it the photographs of scikit-image, or else noise",
+    )
+    _add_run(parser)
+    parser.add_argument("--layers", nargs="+", metavar="NAME", help="only these layers")
+
+
+def _add_attack(commands: Any, common: argparse.ArgumentParser) -> None:
+    attack = commands.add_parser(
+        "attack",
+        parents=[common],
+        help="take high frequencies from images until a model gets them wrong",
+        description="The high-frequency attack: low-pass images further and further until a model gets them wrong.",
+    )
+    attack.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    attack.add_argument(
+        "images",
+        metavar="IMAGES",
+        help="folder of images; if all are in subfolders, these are the classes, numbered in order of their names",
+    )
+    _add_run(attack)
+    attack.add_argument("--predicted", action="store_true", help="the model's own labels, whatever the subfolders")
+    attack.add_argument(
+        "--step", type=_positive, metavar="N", help="every N-th of the distinct radii (default: about 100 in all)"
+    )
+    attack.add_argument(
+        "--min-radius", type=_radius, metavar="R", help="the smallest radius, in bins (default: a quarter of --size)"
+    )
+    attack.add_argument("--json", action="store_true", help="print JSON")
+    attack.add_argument(
+        "--output", metavar="FOLDER", help="write attack.json there, and what the model gets wrong as 8-bit PNGs"
     )
 
 
@@ -122,6 +165,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     report.add_argument("run", metavar="RUN", help="folder with results.json, aliasing.json or spectra.json")
     report.add_argument("--output", metavar="FILE", help="default: report.html in RUN")
+
+    _add_attack(commands, common)
 
     info = commands.add_parser(
         "info",

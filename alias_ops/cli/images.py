@@ -13,7 +13,7 @@ import torch
 
 from .errors import UserError, one_line
 
-__all__ = ["MEAN", "STD", "Images", "choose_images"]
+__all__ = ["MEAN", "STD", "Images", "choose_images", "find_images", "pixels", "statistics"]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 
@@ -37,8 +37,14 @@ PHOTOGRAPHS = (
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def _read(path: Path, channels: int, size: int) -> torch.Tensor:
-    """One image [channels, size, size]: shorter side scaled to ``size``, centre cropped, normalised."""
+def statistics(channels: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and deviation that inputs of 1 or 3 channels are normalised with, each [channels, 1, 1]."""
+    mean, std = (torch.tensor(s[:channels] if channels == 3 else [sum(s) / 3]) for s in (MEAN, STD))
+    return mean[:, None, None], std[:, None, None]
+
+
+def pixels(path: Path, channels: int, size: int) -> torch.Tensor:
+    """One image [channels, size, size] from 0 to 1: shorter side scaled to ``size``, centre cropped."""
     from PIL import Image, ImageOps
 
     with Image.open(path) as file:
@@ -50,9 +56,13 @@ def _read(path: Path, channels: int, size: int) -> torch.Tensor:
         image = image.convert("F").point(lambda level: level / 257).convert("L")
     image = image.convert("L" if channels == 1 else "RGB")
     image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
-    pixels = torch.from_numpy(np.array(image, dtype=np.float32) / 255).reshape(size, size, -1).movedim(-1, 0)
-    mean, std = (torch.tensor(s[:channels] if channels == 3 else [sum(s) / 3]) for s in (MEAN, STD))
-    return (pixels - mean[:, None, None]) / std[:, None, None]
+    return torch.from_numpy(np.array(image, dtype=np.float32) / 255).reshape(size, size, -1).movedim(-1, 0)
+
+
+def _read(path: Path, channels: int, size: int) -> torch.Tensor:
+    """One image, normalised."""
+    mean, std = statistics(channels)
+    return (pixels(path, channels, size) - mean) / std
 
 
 @dataclass(frozen=True)
@@ -67,36 +77,40 @@ class Images:
     kind: str
     readers: dict[str, Callable[[], torch.Tensor]]
 
-    def batches(self, batch_size: int) -> Iterator[torch.Tensor]:
-        """Batches [B, C, N, N] of the readable images; the others are named on stderr."""
-        batch = []
+    def named_batches(self, batch_size: int) -> Iterator[tuple[list[str], torch.Tensor]]:
+        """Names and batches [B, C, N, N] of the readable images; the others are named on stderr."""
+        batch: dict[str, torch.Tensor] = {}
         for name, read in self.readers.items():
             try:
-                batch.append(read())
+                batch[name] = read()
             except Exception as error:  # decoders raise whatever they please at a damaged file
                 print(f"alias-ops: skipped {name}, it cannot be read ({one_line(error)})", file=sys.stderr)
             if len(batch) == batch_size:
-                yield torch.stack(batch)
-                batch = []
+                yield list(batch), torch.stack(list(batch.values()))
+                batch = {}
         if batch:
-            yield torch.stack(batch)
+            yield list(batch), torch.stack(list(batch.values()))
+
+    def batches(self, batch_size: int) -> Iterator[torch.Tensor]:
+        """The batches without the names."""
+        for _, batch in self.named_batches(batch_size):
+            yield batch
 
 
 def _from_files(kind: str, paths: list[Path], channels: int, size: int) -> Images:
     return Images(kind, {str(path): partial(_read, path, channels, size) for path in paths})
 
 
-def _from_folder(folder: Path, samples: int, channels: int, size: int, seed: int) -> Images:
+def find_images(folder: Path, samples: int, seed: int, argument: str = "--images") -> list[Path]:
+    """At most ``samples`` images under a folder, in order; where there are none, a UserError names the argument."""
     if not folder.is_dir():
-        raise UserError(f"--images {folder} is not a folder")
+        raise UserError(f"{argument} {folder} is not a folder")
     if find_spec("PIL") is None:
-        raise UserError("--images needs Pillow; pip install 'alias-ops[cli]'")
+        raise UserError(f"{argument} needs Pillow; pip install 'alias-ops[cli]'")
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     if not paths:
-        raise UserError(f"--images {folder} holds no image ({', '.join(s[1:] for s in SUFFIXES)})")
-    if len(paths) > samples:
-        paths = sorted(random.Random(seed).sample(paths, samples))
-    return _from_files(f"images of {folder}", paths, channels, size)
+        raise UserError(f"{argument} {folder} holds no image ({', '.join(s[1:] for s in SUFFIXES)})")
+    return sorted(random.Random(seed).sample(paths, samples)) if len(paths) > samples else paths
 
 
 def _photographs() -> list[Path]:
@@ -126,7 +140,7 @@ def choose_images(folder: str | None, samples: int, channels: int, size: int, se
     if channels not in (1, 3) and folder is not None:
         raise UserError(f"--images are of 1 or 3 channels, and the model takes {channels}; leave it out to use noise")
     if folder is not None:
-        return _from_folder(Path(folder), samples, channels, size, seed)
+        return _from_files(f"images of {folder}", find_images(Path(folder), samples, seed), channels, size)
     photographs = _photographs() if channels in (1, 3) else []
     if photographs:
         return _from_files("photographs of scikit-image", photographs[:samples], channels, size)

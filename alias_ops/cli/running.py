@@ -2,7 +2,7 @@
 
 import sys
 import warnings
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 
@@ -11,7 +11,7 @@ from torch import nn
 
 from .errors import UserError, one_line
 
-__all__ = ["failed", "input_channels", "prepare", "progress", "said"]
+__all__ = ["bar", "failed", "input_channels", "prepare", "progress", "said"]
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -33,21 +33,28 @@ def input_channels(model: nn.Module) -> int:
     return next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d) and m.in_channels), 3)
 
 
-def progress(batches: Iterable[torch.Tensor], total: int, doing: str) -> Generator[torch.Tensor, None, None]:
-    """The batches, with a progress bar on a terminal's stderr if rich is there."""
+@contextmanager
+def bar(total: int, doing: str) -> Iterator[Callable[[int], None]]:
+    """A progress bar on a terminal's stderr if rich is there; yields what is to be told how much is done."""
     if not (sys.stderr.isatty() and find_spec("rich")):
-        yield from batches
+        yield lambda done: None
         return
     from rich.console import Console
     from rich.progress import Progress
 
-    # Drawn between batches alone: a thread that redraws it would take time from what is being timed.
-    with Progress(console=Console(stderr=True), transient=True, auto_refresh=False) as bar:
-        task = bar.add_task(doing, total=total)
-        bar.refresh()
-        for batch in batches:
+    # Drawn when told alone: a thread that redraws it would take time from what is being timed.
+    with Progress(console=Console(stderr=True), transient=True, auto_refresh=False) as drawn:
+        task = drawn.add_task(doing, total=total)
+        drawn.refresh()
+        yield lambda done: drawn.update(task, completed=done, refresh=True)
+
+
+def progress(batches: Iterable[torch.Tensor], total: int, doing: str) -> Generator[torch.Tensor, None, None]:
+    """The batches, with a progress bar."""
+    with bar(total, doing) as move:
+        for done, batch in enumerate(batches, 1):
             yield batch
-            bar.update(task, advance=1, refresh=True)
+            move(done)
 
 
 def failed(batch: torch.Tensor, error: Exception) -> UserError:

@@ -1,4 +1,4 @@
-"""The table of ``alias-ops measure``: by rich on a terminal, else aligned text."""
+"""Tables: by rich on a terminal, else aligned text."""
 
 import sys
 from importlib.util import find_spec
@@ -6,9 +6,7 @@ from typing import Literal
 
 from .rows import Row
 
-__all__ = ["print_table"]
-
-TEXT_COLUMNS = 3
+__all__ = ["print_table", "show_table"]
 
 
 def _number(value: float | None, form: str) -> str:
@@ -23,18 +21,18 @@ def _cells(row: Row, with_reference: bool) -> list[str]:
     return cells
 
 
-def _print_plain(title: str, header: list[str], body: list[list[str]]) -> None:
+def _print_plain(title: str, header: list[str], body: list[list[str]], texts: int) -> None:
     widths = [max(map(len, column)) for column in zip(header, *body, strict=True)]
     print(f"{title}\n")
     for line in (header, ["-" * width for width in widths], *body):
         padded = [
-            cell.ljust(width) if column < TEXT_COLUMNS else cell.rjust(width)
+            cell.ljust(width) if column < texts else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         ]
         print("  ".join(padded).rstrip())
 
 
-def _print_rich(title: str, header: list[str], body: list[list[str]]) -> None:
+def _print_rich(title: str, header: list[str], body: list[list[str]], texts: int) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -42,19 +40,23 @@ def _print_rich(title: str, header: list[str], body: list[list[str]]) -> None:
 
     table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for column, name in enumerate(header):
-        # Only layer names may be folded: a number broken over two lines reads as two.
-        justify: Literal["left", "right"] = "left" if column < TEXT_COLUMNS else "right"
+        # Only names may be folded: a number broken over two lines reads as two.
+        justify: Literal["left", "right"] = "left" if column < texts else "right"
         table.add_column(name, justify=justify, overflow="fold", no_wrap=column > 0)
     for cells in body:
         table.add_row(*map(Text, cells))
     Console().print(table)
 
 
-def print_table(title: str, rows: list[Row]) -> None:
-    """Print the layers, with the columns of the definition if it was timed."""
-    with_reference = any(row.reference_ms is not None for row in rows)
-    header = ["layer", "kind", "output", "AM", "ms"] + ["ref. ms", "ratio"] * with_reference
-    body = [_cells(row, with_reference) for row in rows]
+def show_table(title: str, header: list[str], body: list[list[str]], texts: int) -> None:
+    """Print cells, the first ``texts`` columns to the left and numbers to the right."""
     # Into a file or a pipe rich would fold the lines at 80 columns and fill them with blanks.
     show = _print_rich if sys.stdout.isatty() and find_spec("rich") else _print_plain
-    show(title, header, body)
+    show(title, header, body, texts)
+
+
+def print_table(title: str, rows: list[Row]) -> None:
+    """Print the layers of ``alias-ops measure``, with the columns of the definition if it was timed."""
+    with_reference = any(row.reference_ms is not None for row in rows)
+    header = ["layer", "kind", "output", "AM", "ms"] + ["ref. ms", "ratio"] * with_reference
+    show_table(title, header, [_cells(row, with_reference) for row in rows], 3)
