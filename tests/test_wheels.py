@@ -190,15 +190,48 @@ LIMITED_API = {
     "PyDict_New", "PyDict_SetItemString", "PyErr_SetString", "PyExc_ImportError", "PyList_Append", "PyList_New",
     "PyModuleDef_Init", "PyUnicode_FromString", "_Py_Dealloc",
 }  # fmt: skip
+OLDEST_TORCH = (2, 10)
+SHIMS = ("stable/c/shim.h", "inductor/aoti_torch/c/shim.h")  # in PyTorch's include folder
+
+
+@pytest.fixture(scope="module")
+def asked_for():
+    """What the module wants of other libraries, by the names that the loader looks up."""
+    if shutil.which("nm") is None:
+        pytest.skip("needs nm")
+    command = ["nm", "-D", "--undefined-only", _backend.extension.__file__]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return {line.split()[-1].partition("@")[0] for line in listed.splitlines()}
 
 
 @needs_extension
-@pytest.mark.skipif(shutil.which("nm") is None, reason="needs nm")
-def test_the_module_asks_for_nothing_beyond_the_limited_api():
-    command = ["nm", "-D", "--undefined-only", _backend.extension.__file__]
-    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    names = {line.split()[-1].partition("@")[0] for line in listed.splitlines()}
-    assert {name for name in names if re.match("_?Py", name)} == LIMITED_API
+def test_the_module_asks_python_for_nothing_beyond_the_limited_api(asked_for):
+    assert {name for name in asked_for if re.match("_?Py", name)} == LIMITED_API
+
+
+def since(header: Path) -> dict[str, tuple[int, int]]:
+    """The C functions that PyTorch's header declares for some version and later, with that version."""
+    found, version = {}, None
+    for line in header.read_text().splitlines():
+        if begin := re.match(r"#if TORCH_FEATURE_VERSION >= TORCH_VERSION_(\d+)_(\d+)_0", line):
+            version = int(begin[1]), int(begin[2])
+        elif re.match(r"#endif // TORCH_FEATURE_VERSION", line):
+            version = None
+        elif version:
+            found |= dict.fromkeys(re.findall(r"\b((?:aoti_)?torch_\w+)\(", line), version)
+    return found
+
+
+@needs_extension
+def test_the_module_asks_pytorch_for_c_functions_of_the_oldest_version_alone(asked_for):
+    """C++ names of PyTorch change from version to version, the C functions behind its stable interface do not."""
+    assert [name for name in asked_for if re.match(r"_Z\w*(2at|3c10|5torch|6caffe2)", name)] == []
+    used = {name for name in asked_for if re.match("(aoti_)?torch_", name)}
+    assert {"torch_library_impl", "aoti_torch_get_sizes"} <= used
+    headers = [Path(torch.__file__).parent / "include/torch/csrc" / name for name in SHIMS]
+    versions = {name: version for header in headers for name, version in since(header).items()}
+    assert versions["torch_library_impl"] == (2, 10)
+    assert {name: versions[name] for name in used & set(versions) if versions[name] > OLDEST_TORCH} == {}
 
 
 LOAD = """
