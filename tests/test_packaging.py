@@ -150,6 +150,21 @@ def test_an_extension_that_is_not_wanted_is_left_out_silently(tmp_path):
     assert not list(tmp_path.rglob("_C*"))
 
 
+def test_modules_of_earlier_builds_do_not_stay(tmp_path):
+    """Python would prefer one that was built for it alone, as they were once, to the one that serves every Python."""
+    compiler = tmp_path / "c++"
+    compiler.write_text('#!/bin/sh\n[ "$1" = --version ] && echo mine 1.0 && exit\nfor last; do :; done\n: >"$last"\n')
+    compiler.chmod(0o755)
+    folder = tmp_path / "lib" / "alias_ops"
+    folder.mkdir(parents=True)
+    (folder / "_C.cpython-311-x86_64-linux-gnu.so").touch()
+    done = build(tmp_path, CXX=str(compiler), ALIAS_OPS_BUILD_CPU="1")
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in folder.iterdir()] == ["_C.abi3.so"]
+    build(tmp_path, ALIAS_OPS_BUILD_CPU="0")
+    assert list(folder.iterdir()) == []
+
+
 def test_a_wrong_build_mode_is_named(tmp_path):
     done = build(tmp_path, ALIAS_OPS_BUILD_CPU="yes")
     assert done.returncode != 0
