@@ -29,7 +29,7 @@ PEERS := kornia kornia-rs timm antialiased-cnns
 RESULTS := benchmarks/results/$(shell date +%Y-%m-%d)-cpu.json
 BENCH :=
 
-.PHONY: help demo test sanitize bench docs docs-figures check format build clean distclean
+.PHONY: help demo test sanitize bench docs docs-figures check format build wheels clean distclean
 .DEFAULT_GOAL := help
 
 help:
@@ -42,6 +42,7 @@ help:
 	@echo "make check      ruff, mypy and clang-format"
 	@echo "make format     let ruff and clang-format rewrite the sources"
 	@echo "make build      sdist and wheel in dist/"
+	@echo "make wheels     the same for a release: built twice and compared, tried beside the PyTorch versions in TRY, hashed"
 	@echo "make clean      remove what was built; distclean removes .venv too"
 
 demo: $(STAMP)-demo
@@ -85,11 +86,16 @@ format: $(STAMP)-dev
 build: $(STAMP)-dev
 	$(BIN)/python -m build --no-isolation
 
+# TRY: other versions of PyTorch, for instance TRY="torch==2.10.0 torch==2.13.0"
+export TRY ?= $(TORCH)
+wheels: $(STAMP)-release
+	.ci/wheels $(BIN)/python dist
+
 # PyTorch first and by itself: pip then never chooses one.
 $(VENV)/torch:
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install $(TORCH) $(TRITON)
-	$(PIP) install "setuptools>=64" wheel "pybind11>=2.12"
+	$(PIP) install "setuptools>=64" wheel
 	@touch $@
 
 # The import says so if the extension could not be built; pip hides what setup.py prints.

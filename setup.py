@@ -12,6 +12,7 @@ Environment:
     MAX_JOBS             compilers run at a time; all processors by default.
 """
 
+import gzip
 import importlib.util
 import os
 import platform
@@ -20,12 +21,14 @@ import shlex
 import subprocess
 import sys
 import sysconfig
+import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.sdist import sdist
 from setuptools.errors import CompileError
 
 try:
@@ -37,6 +40,10 @@ MODE = (os.environ.get("ALIAS_OPS_BUILD_CPU") or "auto").lower()
 
 OLDEST_TORCH = (2, 10)
 TARGET_TORCH = "0x020a000000000000"  # OLDEST_TORCH, as torch/headeronly/version.h writes it
+
+# One module and one wheel for every CPython from this one on (abi3). Free-threaded builds of CPython have no such API.
+OLDEST_PYTHON = "0x030a0000"
+LIMITED_API = sys.implementation.name == "cpython" and not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 COMMON_FLAGS = ["-std=c++20", "-O3", "-DNDEBUG", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra"]
 COMMON_FLAGS += ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
@@ -99,15 +106,6 @@ def find_torch() -> Torch:
     )
 
 
-def find_pybind11(torch: Torch) -> Path:
-    """pybind11's own headers, or the copy that PyTorch ships."""
-    try:
-        import pybind11
-    except ImportError:
-        return torch.include[0]
-    return Path(pybind11.get_include())
-
-
 def find_compiler() -> list[str]:
     """CXX; else the C++ compiler that goes with CC; else the one Python was built with, or c++."""
     if os.environ.get("CXX"):
@@ -159,7 +157,8 @@ def plan(compiler: list[str], torch: Torch, objects: Path) -> list[Unit]:
             macro("ALIAS_OPS_BUILD_COMPILER", compiler_version(compiler)),
             macro("ALIAS_OPS_BUILD_FLAGS", shlex.join([*COMMON_FLAGS, *user_flags("CPPFLAGS", "CXXFLAGS")])),
             macro("ALIAS_OPS_BUILD_TORCH", torch.version),
-            *system(find_pybind11(torch), Path(sysconfig.get_path("include"))),
+            *([f"-DPy_LIMITED_API={OLDEST_PYTHON}"] if LIMITED_API else []),
+            *system(Path(sysconfig.get_path("include"))),
         ],
     }
     units = [
@@ -193,6 +192,12 @@ def missing_symbols(module: Path) -> list[str]:
     except OSError:
         return []
     return [line.split(maxsplit=1)[-1] for line in listed.stdout.splitlines() if "alias_ops::" in line]
+
+
+def importable(module: Path) -> list[Path]:
+    """The files that some Python would import under this module's name, whichever it was built for."""
+    stem = module.name.partition(".")[0]
+    return [*module.parent.glob(f"{stem}.*so"), *module.parent.glob(f"{stem}.*pyd")]
 
 
 def up_to_date(target: Path, command: list[str]) -> bool:
@@ -231,6 +236,8 @@ class BuildExtension(build_ext):
             if MODE == "0":
                 raise CannotBuild("ALIAS_OPS_BUILD_CPU=0 asks for none")
             super().run()
+            if LIMITED_API:  # a module for one Python alone, as this package had them once, would be preferred to it
+                self.remove_modules(keep_own=True)
         except CannotBuild as why:
             if MODE == "1":
                 raise
@@ -247,11 +254,20 @@ class BuildExtension(build_ext):
 
     def leave_out_extension(self) -> None:
         """No extension in this build, and none left over from an earlier one."""
-        for inplace in {False, bool(self.inplace)}:
-            self.inplace = inplace
-            for extension in self.extensions:
-                Path(self.get_ext_fullpath(extension.name)).unlink(missing_ok=True)
+        self.remove_modules(keep_own=False)
         self.extensions = self.distribution.ext_modules = []
+
+    def remove_modules(self, keep_own: bool) -> None:
+        """Remove what earlier builds left in the folders of this one."""
+        inplace = self.inplace
+        for folder in {False, bool(inplace)}:
+            self.inplace = folder
+            for extension in self.extensions:
+                own = Path(self.get_ext_fullpath(extension.name))
+                for module in importable(own):
+                    if module != own or not keep_own:
+                        module.unlink()
+        self.inplace = inplace
 
     def build_extension(self, extension: Extension) -> None:
         if os.name == "nt":
@@ -303,12 +319,40 @@ class BuildExtension(build_ext):
 
 
 class Wheel(bdist_wheel):
-    """A wheel for one platform and Python if the extension is in it, else one for all."""
+    """A wheel for one platform and every Python from 3.10 on if the extension is in it, else one for all."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        if LIMITED_API:
+            self.py_limited_api = "cp310"
 
     def run(self) -> None:
         self.run_command("build")
         self.root_is_pure = not self.distribution.has_ext_modules()
         super().run()
+
+
+class SourceArchive(sdist):
+    """With SOURCE_DATE_EPOCH, as wheels have it: the same files give the same archive, whoever packs them and when."""
+
+    def make_archive(self, base_name, kind, root_dir=None, base_dir=None, owner=None, group=None):
+        if kind != "gztar" or "SOURCE_DATE_EPOCH" not in os.environ:
+            return super().make_archive(base_name, kind, root_dir, base_dir, owner, group)
+        time = int(os.environ["SOURCE_DATE_EPOCH"])
+
+        def nobodys(member: tarfile.TarInfo) -> tarfile.TarInfo:
+            member.mtime, member.uid, member.gid, member.uname, member.gname = time, 0, 0, "", ""
+            member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
+            return member
+
+        archive = Path(f"{base_name}.tar.gz")
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            gzip.GzipFile(archive, "wb", mtime=time) as packed,
+            tarfile.open(fileobj=packed, mode="w") as members,
+        ):
+            members.add(base_dir, filter=nobodys)
+        return str(archive)
 
 
 os.chdir(Path(__file__).resolve().parent)  # every path above and below is relative to it
@@ -318,6 +362,8 @@ setup(
     packages=[*find_packages(include=["alias_ops", "alias_ops.*"]), "alias_ops.benchmarks"],
     package_dir={"alias_ops.benchmarks": "benchmarks"},
     package_data={"alias_ops": ["py.typed", "cli/*.jinja"], "alias_ops.benchmarks": ["ceilings.cpp"]},
-    ext_modules=[Extension("alias_ops._C", sorted(map(str, Path("csrc").glob("**/*.cpp"))))],
-    cmdclass={"build_ext": BuildExtension, "bdist_wheel": Wheel},
+    ext_modules=[
+        Extension("alias_ops._C", sorted(map(str, Path("csrc").glob("**/*.cpp"))), py_limited_api=LIMITED_API)
+    ],
+    cmdclass={"build_ext": BuildExtension, "bdist_wheel": Wheel, "sdist": SourceArchive},
 )

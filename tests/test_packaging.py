@@ -72,6 +72,38 @@ def test_actions_of_the_workflow_are_pinned_to_a_commit():
     assert [u for u in used if not re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", u)] == []
 
 
+def test_the_container_that_wheels_are_built_in_is_pinned_to_its_content():
+    text = (ROOT / ".github" / "workflows" / "release.yml").read_text()
+    images = re.findall(r"^ *(?:container|image): (\S+)", text, re.MULTILINE)
+    assert len(images) == 1
+    assert re.search(r"@sha256:[0-9a-f]{64}$", images[0])
+
+
+def test_workflows_have_no_right_that_they_do_not_need():
+    yaml = pytest.importorskip("yaml")
+    for path in (ROOT / ".github" / "workflows").glob("*.yml"):
+        workflow = yaml.safe_load(path.read_text())
+        assert workflow["permissions"] == {"contents": "read"}
+        extra = {name: job["permissions"] for name, job in workflow["jobs"].items() if "permissions" in job}
+        rights = {"contents": "read", "id-token": "write", "attestations": "write"}
+        assert extra == ({"publish": rights} if path.name == "release.yml" else {})
+        steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+        checkouts = [step for step in steps if step.get("uses", "").startswith("actions/checkout@")]
+        assert [step for step in checkouts if step["with"]["persist-credentials"] is not False] == []
+        # What an event carries may be code: it reaches a shell in the environment, never in the script's text.
+        assert [step["run"] for step in steps if "${{" in step.get("run", "")] == []
+
+
+def test_a_release_is_tried_and_its_hashes_checked_before_it_is_published():
+    yaml = pytest.importorskip("yaml")
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text())["jobs"]
+    assert jobs["publish"]["needs"] == ["build", "try"]
+    assert jobs["try"]["strategy"]["matrix"]["torch"][:2] == ["torch==2.10.0", "torch==2.13.0"]
+    for name in ("try", "publish"):
+        assert any("sha256sum --check SHA256SUMS" in step.get("run", "") for step in jobs[name]["steps"])
+    assert not any(step.get("uses", "").startswith("actions/checkout") for step in jobs["publish"]["steps"])
+
+
 def build(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess:
     """setup.py build_ext into ``tmp_path``, with a compiler that fails."""
     pytest.importorskip("setuptools")
@@ -116,6 +148,21 @@ def test_an_extension_that_is_not_wanted_is_left_out_silently(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "WARNING: alias_ops" not in done.stderr
     assert not list(tmp_path.rglob("_C*"))
+
+
+def test_modules_of_earlier_builds_do_not_stay(tmp_path):
+    """Python would prefer one that was built for it alone, as they were once, to the one that serves every Python."""
+    compiler = tmp_path / "c++"
+    compiler.write_text('#!/bin/sh\n[ "$1" = --version ] && echo mine 1.0 && exit\nfor last; do :; done\n: >"$last"\n')
+    compiler.chmod(0o755)
+    folder = tmp_path / "lib" / "alias_ops"
+    folder.mkdir(parents=True)
+    (folder / "_C.cpython-311-x86_64-linux-gnu.so").touch()
+    done = build(tmp_path, CXX=str(compiler), ALIAS_OPS_BUILD_CPU="1")
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in folder.iterdir()] == ["_C.abi3.so"]
+    build(tmp_path, ALIAS_OPS_BUILD_CPU="0")
+    assert list(folder.iterdir()) == []
 
 
 def test_a_wrong_build_mode_is_named(tmp_path):
