@@ -1,7 +1,10 @@
-"""The kernels of ``conv2d_alias_l1`` compiled for three chips: every block size that the launcher can choose."""
+"""The kernels of ``conv2d_alias_l1`` compiled for three chips: every block size that the launcher can choose.
+
+Each on one of the chips by default, a third of them on each; on all three with ``-m slow``.
+"""
 
 import pytest
-from ahead_of_time import misfits
+from ahead_of_time import LIMITS, misfits
 from helpers import run_python
 
 pytest.importorskip("triton")
@@ -34,64 +37,56 @@ LAYERS = {
 }
 
 CODE = """
-import json
-import torch
-from ahead_of_time import compiled, launches
+import ahead_of_time
 from alias_ops.kernels import conv2d_alias_l1 as kernels, conv2d_alias_l1_backward as gradients
 from alias_ops.kernels import conv2d_alias_l1_launch, separable2d
 from alias_ops.kernels.conv2d_alias_l1_tables import tables
 from alias_ops.kernels.conv2d_alias_l1_plan import on_chip
 
-found, done = [], set()
-for (label, ((batch, inputs, outputs, size, kernel, stride, groups), branch, last)) in LAYERS.items():
+def launch(name, dtype):
+    (batch, inputs, outputs, size, kernel, stride, groups), branch, last = LAYERS[name]
     form = torch.channels_last if last else torch.contiguous_format
-    for dtype, tf32 in MODES:
-        geometry = (stride, stride), (kernel // 2, kernel // 2), (1, 1)
-        x = torch.zeros(batch, inputs, size, size, dtype=dtype).to(memory_format=form)
-        weight = torch.zeros(outputs, inputs // groups, kernel, kernel, dtype=dtype)
-        rows = (size + 2 * (kernel // 2) - kernel) // stride + 1
-        output = torch.zeros(batch, outputs, rows, rows, dtype=dtype).to(memory_format=form)
-        with launches(separable2d, conv2d_alias_l1_launch, capability=CAPABILITY, tf32=tf32) as listed:
-            if branch == "gradients":
-                out = torch.empty_like(x), torch.empty_like(weight)
-                gradients.conv2d_alias_l1_backward(output[:, :, 0, 0], x, weight, [], [], *geometry, groups, out=out)
-            else:
-                layer = kernels.layer_of(x, weight, output, *geometry, groups)
-                t = tables(layer.geometry, x.device)
-                if branch == "residual" and not on_chip(layer, t):
-                    continue
-                bias = weight[:, 0, 0, 0].contiguous() if label == "small maps" else None
-                kernels.BRANCHES[branch](x, weight, bias, output, layer, t, geometry, torch.zeros(batch, outputs))
-        for launch in listed:
-            choices = sorted((k, str(v)) for k, v in launch.arguments.items() if k.isupper() and k not in ("N", "M"))
-            types = [v.dtype for v in launch.arguments.values() if isinstance(v, torch.Tensor)]
-            key = launch.kernel.fn.__name__, str(launch.options), str(choices), str(types)
-            if key not in done:
-                done.add(key)
-                found.append(compiled(launch, CAPABILITY, f"{label} {dtype} {choices}"))
-print(json.dumps(found))
+    geometry = (stride, stride), (kernel // 2, kernel // 2), (1, 1)
+    x = torch.zeros(batch, inputs, size, size, dtype=dtype).to(memory_format=form)
+    weight = torch.zeros(outputs, inputs // groups, kernel, kernel, dtype=dtype)
+    rows = (size + 2 * (kernel // 2) - kernel) // stride + 1
+    output = torch.zeros(batch, outputs, rows, rows, dtype=dtype).to(memory_format=form)
+    if branch == "gradients":
+        out = torch.empty_like(x), torch.empty_like(weight)
+        gradients.conv2d_alias_l1_backward(output[:, :, 0, 0], x, weight, [], [], *geometry, groups, out=out)
+        return
+    layer = kernels.layer_of(x, weight, output, *geometry, groups)
+    t = tables(layer.geometry, x.device)
+    if branch != "residual" or on_chip(layer, t):
+        bias = weight[:, 0, 0, 0].contiguous() if name == "small maps" else None
+        kernels.BRANCHES[branch](x, weight, bias, output, layer, t, geometry, torch.zeros(batch, outputs))
+
+calls = [
+    (f"{name} {dtype} tf32={tf32}", lambda name=name, dtype=dtype: launch(name, dtype), tf32)
+    for name in LAYERS for dtype, tf32 in MODES
+]
+ahead_of_time.report(calls, separable2d, conv2d_alias_l1_launch, capabilities=CHIPS, once=ONCE)
 """
 HALF = "[(torch.bfloat16, True), (torch.float16, True)]"
 SINGLE = "[(torch.float32, True), (torch.float32, False)]"
+TYPES = pytest.mark.parametrize("modes", [HALF, SINGLE], ids=["16 bits", "float32"])
 
 
-def report(capability, modes, layers):
-    code = f"import torch\nLAYERS, CAPABILITY, MODES = {layers!r}, {capability}, {modes}\n{CODE}"
-    process = run_python(code, timeout=1800, TRITON_INTERPRET="0")
+def reported(modes: str, chips: tuple[int, ...], once: bool = False) -> str:
+    """What compiling the launches of all layers prints, in a process of its own."""
+    given = f"import torch\nLAYERS, MODES, CHIPS, ONCE = {LAYERS}, {modes}, {chips}, {once}"
+    process = run_python(f"{given}\n{CODE}", 3600, TRITON_INTERPRET="0")
     assert process.returncode == 0, process.stderr
     return process.stdout
 
 
-@pytest.mark.parametrize("modes", [HALF, SINGLE], ids=["16 bits", "float32"])
-@pytest.mark.parametrize("capability", [80, 90, 100])
-def test_no_spills_and_shared_memory_within_the_chip(capability, modes):
-    """A cross-section; the other layers with -m slow."""
-    names = ("channels last", "one tap", "on chip, 16 x 16", "on chip, 8 x 8", "gradients", "gradients, one tap")
-    assert misfits(report(capability, modes, {name: LAYERS[name] for name in names})) == []
+@TYPES
+def test_every_configuration_fits(modes):
+    assert misfits(reported(modes, tuple(LIMITS), once=True)) == []
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("modes", [HALF, SINGLE], ids=["16 bits", "float32"])
-@pytest.mark.parametrize("capability", [80, 90, 100])
-def test_every_configuration(capability, modes):
-    assert misfits(report(capability, modes, LAYERS)) == []
+@TYPES
+@pytest.mark.parametrize("chip", LIMITS)
+def test_every_configuration_fits_every_chip(chip, modes):
+    assert misfits(reported(modes, (chip,))) == []

@@ -15,6 +15,7 @@ import triton
 from ._launch import Config, capability, chosen, next_power_of_two, on_device_of
 from ._maps import alignment, images, in_units, needs_wide_offsets
 from ._precision import products
+from ._registers import start
 from ._tables import padded, prepared
 from .alias_l1_spectrum import spectrum
 from .alias_l1_tables import AliasTables, adjoint_factors, alias_tables, rows_of
@@ -172,10 +173,9 @@ def _spectrum(
         tiles = grid[1] * grid[2]
         target = out if grad is not None or tiles == 1 else out.new_empty((maps, tiles))
         whole = {"WHOLE": blocks["WB"] >= width, "WHOLE_OUT": blocks["WO"] >= outputs[1]}
-        spectrum[grid](
-            x, x if grad is None else grad, target, *t.left, *t.right, maps, x.shape[1], *in_units(x, align),
-            *sizes, *pitches, *t.factors, **constants, **whole, **config.arguments(),
-        )  # fmt: skip
+        places = (maps, x.shape[1], *in_units(x, align))
+        tensors = (x, x if grad is None else grad, target, *t.left, *t.right)
+        start(spectrum, grid, (*tensors, *places, *sizes, *pitches, *t.factors), {**constants, **whole}, config, x)
         if target is not out:
             torch.sum(target, 1, out=out.view(maps))
 

@@ -15,6 +15,7 @@ import triton
 from ._launch import Config, capability, chosen, next_power_of_two, on_device_of
 from ._maps import alignment, images, in_units, needs_wide_offsets
 from ._precision import products
+from ._registers import start
 from ._tables import padded, remembered
 from .separable2d_plan import Plan, plan
 from .separable2d_small import small
@@ -159,7 +160,7 @@ def apply_plan(p: Plan, x: torch.Tensor, y: torch.Tensor, count: int) -> None:
         def run(config: Config) -> None:
             blocks = dict(config.blocks)
             grid = triton.cdiv(maps, blocks["BR"]), triton.cdiv(outputs, blocks["BO"])
-            small[grid](*arguments, **common, **config.arguments())
+            start(small, grid, arguments, common, config, x)
 
         return _measured(run, "separable2d_small", (padded(inputs), padded(outputs), *kinds), options, x, maps // 64)
     if p.kind == "split":
@@ -181,11 +182,11 @@ def apply_plan(p: Plan, x: torch.Tensor, y: torch.Tensor, count: int) -> None:
             triton.cdiv(out_height, blocks["BM"]),
         )
         if p.kind == "split":
-            split[grid](*arguments, **common, **config.arguments())
+            start(split, grid, arguments, common, config, x)
             return
         last = y.stride(1) == 1 and blocks["CB"] > 1
         whole = blocks["WB"] >= width
-        tiled[grid](*arguments, **common, TERMS=p.terms, LAST=last, WHOLE=whole, **config.arguments())
+        start(tiled, grid, arguments, {**common, "TERMS": p.terms, "LAST": last, "WHOLE": whole}, config, x)
 
     key = (*size_class, p.terms, p.outer is not None, together, *kinds)
     return _measured(run_tiles, f"separable2d_{p.kind}", key, options, x, maps // together)
