@@ -119,7 +119,7 @@ def test_plans_fit_the_chip(arguments):
     assert plan["x_pitch"] == size or (plan["x_pitch"] * item % 16 == 0 and size * item % 16 == 0)
     assert plan["z_read_conflicts"] == 1
     assert plan["z_write_conflicts"] <= 2
-    assert plan["x_conflicts"] <= (1 if size % 4 == 0 else 4)
+    assert plan["x_conflicts"] <= 2
 
 
 def test_which_plans_an_older_chip_has_no_room_for():
