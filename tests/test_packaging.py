@@ -161,7 +161,7 @@ for unit in setup["plan_cuda"](["g++"], torch, setup["find_toolkit"](torch), pla
     told = [flag for flag in unit.flags if "gencode" in flag or "USE" in flag]
     print(unit.source, (unit.compiler or ["g++"])[0].rpartition("/")[2], *told)
 """
-    environment = {**os.environ, "CUDA_HOME": str(tmp_path), "TORCH_CUDA_ARCH_LIST": "7.5;8.0;9.0+PTX"}
+    environment = {**os.environ, "CUDA_HOME": str(tmp_path), "TORCH_CUDA_ARCH_LIST": "7.5;8.0;8.6;9.0+PTX"}
     command = [sys.executable, "-c", code, str(ROOT / "setup.py"), str(tmp_path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr

@@ -14,6 +14,10 @@ struct Separable2d {
   using LeftFragment = Left<T, PRODUCTS>;
   using RightFragment = Right<T, PRODUCTS>;
 
+  // Units of inner elements that the compiler sees at once. All of them, where results depend on the unit; of the dense
+  // form it would load so many numbers ahead that it runs out of registers.
+  static constexpr int kUnits = FORM == Form::kDense ? 1 : P.right_units;
+
   const T* x;
   T* y;
   const char* tables;
@@ -110,7 +114,7 @@ struct Separable2d {
       rows[r] = 16 * (task * P.task_rows + r / 2) + row_of_slot(P.x_step, g + 8 * (r % 2));
     }
     float c[P.task_rows][P.right_tiles][4] = {}, sum[R] = {};
-#pragma unroll
+#pragma unroll kUnits
     for (int u = 0; u < P.right_units; ++u) {
       float values[R][4];
 #pragma unroll
@@ -228,7 +232,7 @@ struct Separable2d {
       z_tiles[n] = z() + maps_of_tiles[n] * IN * P.z_pitch + columns[n];
     }
     float c[M][N][4] = {};
-#pragma unroll
+#pragma unroll kUnits
     for (int u = 0; u < P.left_units; ++u) {
       RightFragment b[N];
 #pragma unroll
