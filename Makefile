@@ -22,7 +22,7 @@ SOURCES := setup.py pyproject.toml alias_ops/_version.py $(shell find csrc)
 export ALIAS_OPS_BUILD_CPU ?= auto
 STAMP := $(VENV)/installed-$(ALIAS_OPS_BUILD_CPU)
 
-CPP := $(filter %.cpp %.h %.cu %.cuh,$(SOURCES)) benchmarks/ceilings.cpp
+CPP := $(filter %.cpp %.h %.cu %.cuh,$(SOURCES)) benchmarks/ceilings.cpp $(wildcard tests/cuda_emulator/*)
 
 # Peers that are measured where they install: only their layers are imported, so nothing that they depend on.
 PEERS := kornia kornia-rs timm antialiased-cnns

@@ -1,49 +1,52 @@
-"""Builds the extension alias_ops._C; everything else about the package is in pyproject.toml.
+"""Builds the extensions alias_ops._C and _C_cuda; everything else about the package is in pyproject.toml.
 
 The kernels in csrc/cpu are compiled once per instruction set, the rest of csrc once, and all of it
 is linked into one module. Only PyTorch's headers and libtorch_cpu are needed of PyTorch, so it is
 looked up and never imported: that works inside pip's isolated builds too, as long as PyTorch is
-installed in the environment that pip installs into.
+installed in the environment that pip installs into. The CUDA kernels in csrc/cuda are compiled by
+nvcc into a module of their own, where PyTorch is a build for CUDA.
 
 Environment:
     ALIAS_OPS_BUILD_CPU  auto (default): go on without the extension if it cannot be built;
                          1: fail instead, with the compiler's message; 0: do not build it.
+    ALIAS_OPS_BUILD_CUDA the same for _C_cuda; auto says nothing where nvcc or PyTorch's CUDA is missing.
+    CUDA_HOME            where nvcc is, in bin; else the one on PATH, or /usr/local/cuda.
+    TORCH_CUDA_ARCH_LIST architectures, as "8.0;9.0"; else those that PyTorch was built for.
     CXX, CC              the compiler (GCC 12 or later, or Clang); CPPFLAGS, CXXFLAGS and LDFLAGS are appended.
     MAX_JOBS             compilers run at a time; all processors by default.
 """
 
-import gzip
 import importlib.util
 import os
 import platform
 import re
+import runpy
 import shlex
 import subprocess
 import sys
 import sysconfig
-import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
-from setuptools.command.sdist import sdist
 from setuptools.errors import CompileError
 
-try:
-    from setuptools.command.bdist_wheel import bdist_wheel
-except ImportError:  # setuptools before 70.1
-    from wheel.bdist_wheel import bdist_wheel
+ARCHIVES = runpy.run_path(str(Path(__file__).resolve().parent / "csrc/archives.py"))
+LIMITED_API = ARCHIVES["LIMITED_API"]
+OLDEST_PYTHON = "0x030a0000"  # 3.10, for which ARCHIVES tags wheels
 
-MODE = (os.environ.get("ALIAS_OPS_BUILD_CPU") or "auto").lower()
+CPU, CUDA = "alias_ops._C", "alias_ops._C_cuda"
+SWITCHES = {CPU: "ALIAS_OPS_BUILD_CPU", CUDA: "ALIAS_OPS_BUILD_CUDA"}
+MODES = {name: (os.environ.get(switch) or "auto").lower() for name, switch in SWITCHES.items()}
+WITHOUT = {
+    CPU: "built without its C++ extension and will run on the slower pure-PyTorch path",
+    CUDA: "built without its CUDA C++ kernels",
+}
 
 OLDEST_TORCH = (2, 10)
 TARGET_TORCH = "0x020a000000000000"  # OLDEST_TORCH, as torch/headeronly/version.h writes it
-
-# One module and one wheel for every CPython from this one on (abi3). Free-threaded builds of CPython have no such API.
-OLDEST_PYTHON = "0x030a0000"
-LIMITED_API = sys.implementation.name == "cpython" and not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 COMMON_FLAGS = ["-std=c++20", "-O3", "-DNDEBUG", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra"]
 COMMON_FLAGS += ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
@@ -57,6 +60,8 @@ if platform.machine().lower() in ("x86_64", "amd64") and sys.maxsize > 2**32:
         "portable": [],
     }
 
+NVCC_FLAGS = ["-std=c++17", "-O3", "-DNDEBUG", "-Xcompiler", "-fPIC,-fvisibility=hidden,-Wall"]
+
 LONGEST_REASON = 12  # lines of a compiler's message in the warning
 
 CXX_OF = {"gcc": "g++", "clang": "clang++", "cc": "c++"}
@@ -66,6 +71,10 @@ class CannotBuild(CompileError):
     """The extension cannot be built here; the message is for the user."""
 
 
+class CannotFind(CannotBuild):
+    """Something is missing that most machines do without."""
+
+
 class Torch(NamedTuple):
     version: str
     include: list[Path]
@@ -73,11 +82,19 @@ class Torch(NamedTuple):
 
 
 class Unit(NamedTuple):
-    """One object file: its source and the flags that are its own."""
+    """One object file: its source and the flags that are its own; the compiler too, if it is not the usual one."""
 
     source: Path
     object: Path
     flags: list[str]
+    compiler: list[str] | None = None
+
+
+class Toolkit(NamedTuple):
+    """CUDA's compiler and what it compiles for, as 80 for 8.0."""
+
+    nvcc: Path
+    architectures: list[int]
 
 
 def find_torch() -> Torch:
@@ -106,6 +123,14 @@ def find_torch() -> Torch:
     )
 
 
+def find_toolkit(torch: Torch) -> Toolkit:
+    """nvcc, of the same major version as PyTorch's CUDA, and the architectures that PyTorch names."""
+    try:
+        return Toolkit(*runpy.run_path("csrc/cuda/toolkit.py")["find"](torch.version, torch.library.parent))
+    except LookupError as why:
+        raise CannotFind(*why.args) from why
+
+
 def find_compiler() -> list[str]:
     """CXX; else the C++ compiler that goes with CC; else the one Python was built with, or c++."""
     if os.environ.get("CXX"):
@@ -117,13 +142,13 @@ def find_compiler() -> list[str]:
     return python_cxx if python_cxx and compiler_version(python_cxx) else ["c++"]
 
 
-def compiler_version(compiler: list[str]) -> str:
-    """First line of ``--version``; empty if there is no such compiler."""
+def compiler_version(compiler: list[str], line: int = 0) -> str:
+    """First line of ``--version``, or another; empty if there is no such compiler."""
     try:
         done = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=False)
     except OSError:
         return ""
-    return done.stdout.partition("\n")[0].strip() if done.returncode == 0 else ""
+    return done.stdout.strip().split("\n")[line].strip() if done.returncode == 0 else ""
 
 
 def user_flags(*names: str) -> list[str]:
@@ -141,8 +166,32 @@ def system(*folders: Path) -> list[str]:
     return [flag for f in folders for flag in ("-isystem", str(f), f"-ffile-prefix-map={f}=include")]
 
 
+def python_flags() -> list[str]:
+    limited = [f"-DPy_LIMITED_API={OLDEST_PYTHON}"] if LIMITED_API else []
+    return [*limited, *system(Path(sysconfig.get_path("include")))]
+
+
+def plan_cuda(compiler: list[str], torch: Torch, toolkit: Toolkit, objects: Path) -> list[Unit]:
+    """Every object of the CUDA extension. What includes PyTorch's headers goes to the ordinary compiler."""
+    folder = Path("csrc/cuda")
+    codes = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in toolkit.architectures]
+    newest = toolkit.architectures[-1]
+    codes.append(f"-gencode=arch=compute_{newest},code=compute_{newest}")  # for chips to come
+    nvcc = [str(toolkit.nvcc), *(["-ccbin", shlex.join(compiler)] if os.environ.get("CXX") else []), *NVCC_FLAGS]
+    units = [Unit(s, objects / "cuda" / f"{s.stem}_cu.o", codes, nvcc) for s in sorted(folder.glob("*.cu"))]
+    stable = ["-DUSE_CUDA", "-DTORCH_TARGET_VERSION=" + TARGET_TORCH, *system(*torch.include)]
+    facts = [
+        macro("ALIAS_OPS_BUILD_COMPILER", compiler_version([str(toolkit.nvcc)], -1)),
+        macro("ALIAS_OPS_BUILD_ARCHITECTURES", " ".join(map(str, toolkit.architectures))),
+        macro("ALIAS_OPS_BUILD_TORCH", torch.version),
+        *python_flags(),
+    ]
+    own, sources = {"facts": facts}, sorted(folder.glob("*.cpp"))
+    return units + [Unit(s, objects / "cuda" / f"{s.stem}.o", own.get(s.stem, stable)) for s in sources]
+
+
 def plan(compiler: list[str], torch: Torch, objects: Path) -> list[Unit]:
-    """Every object of the extension, in link order.
+    """Every object of the CPU extension, in link order.
 
     Inline functions of the standard library that several objects instantiate are merged at link
     time, and the linker keeps the first: objects for lesser instruction sets must come first, or
@@ -157,8 +206,7 @@ def plan(compiler: list[str], torch: Torch, objects: Path) -> list[Unit]:
             macro("ALIAS_OPS_BUILD_COMPILER", compiler_version(compiler)),
             macro("ALIAS_OPS_BUILD_FLAGS", shlex.join([*COMMON_FLAGS, *user_flags("CPPFLAGS", "CXXFLAGS")])),
             macro("ALIAS_OPS_BUILD_TORCH", torch.version),
-            *([f"-DPy_LIMITED_API={OLDEST_PYTHON}"] if LIMITED_API else []),
-            *system(Path(sysconfig.get_path("include"))),
+            *python_flags(),
         ],
     }
     units = [
@@ -229,47 +277,54 @@ class BuildExtension(build_ext):
         super().finalize_options()
 
     def run(self) -> None:
-        if MODE not in ("auto", "0", "1"):
-            raise CompileError(f"ALIAS_OPS_BUILD_CPU must be auto, 0 or 1, got {MODE!r}")
-        inplace = self.inplace
-        try:
-            if MODE == "0":
-                raise CannotBuild("ALIAS_OPS_BUILD_CPU=0 asks for none")
-            super().run()
-            if LIMITED_API:  # a module for one Python alone, as this package had them once, would be preferred to it
-                self.remove_modules(keep_own=True)
-        except CannotBuild as why:
-            if MODE == "1":
-                raise
-            self.inplace = inplace
-            self.leave_out_extension()
-            if MODE == "auto":
-                reason = "\n".join(str(why).splitlines()[:LONGEST_REASON])
-                print(
-                    "\nWARNING: alias_ops is built without its C++ extension and will run on the slower pure-PyTorch "
-                    f"path.\nReason: {reason}\nALIAS_OPS_BUILD_CPU=1 makes this an error and shows all of it, "
-                    "ALIAS_OPS_BUILD_CPU=0 makes it the intended result.\n",
-                    file=sys.stderr,
-                )
+        for name, mode in MODES.items():
+            if mode not in ("auto", "0", "1"):
+                raise CompileError(f"{SWITCHES[name]} must be auto, 0 or 1, got {mode!r}")
+        self.places = {False, bool(self.inplace)}
+        for extension in list(self.extensions):
+            if MODES[extension.name] == "0":
+                self.leave_out(extension)
+        super().run()
+        if LIMITED_API:  # a module for one Python alone, as this package had them once, would be preferred to it
+            for extension in self.extensions:
+                self.remove_modules(extension, keep_own=True)
 
-    def leave_out_extension(self) -> None:
-        """No extension in this build, and none left over from an earlier one."""
-        self.remove_modules(keep_own=False)
-        self.extensions = self.distribution.ext_modules = []
+    def leave_out(self, extension: Extension) -> None:
+        """The extension is not in this build, and is not left over from an earlier one."""
+        self.remove_modules(extension, keep_own=False)
+        self.extensions = [e for e in self.extensions if e is not extension]
+        self.distribution.ext_modules = self.extensions
 
-    def remove_modules(self, keep_own: bool) -> None:
+    def remove_modules(self, extension: Extension, keep_own: bool) -> None:
         """Remove what earlier builds left in the folders of this one."""
         inplace = self.inplace
-        for folder in {False, bool(inplace)}:
+        for folder in self.places:
             self.inplace = folder
-            for extension in self.extensions:
-                own = Path(self.get_ext_fullpath(extension.name))
-                for module in importable(own):
-                    if module != own or not keep_own:
-                        module.unlink()
+            own = Path(self.get_ext_fullpath(extension.name))
+            for module in importable(own):
+                if module != own or not keep_own:
+                    module.unlink()
         self.inplace = inplace
 
     def build_extension(self, extension: Extension) -> None:
+        mode = MODES[extension.name]
+        try:
+            self.build_or_raise(extension)
+        except CannotBuild as why:
+            if mode == "1":
+                raise
+            self.leave_out(extension)
+            if isinstance(why, CannotFind):
+                return
+            reason = "\n".join(str(why).splitlines()[:LONGEST_REASON])
+            switch = SWITCHES[extension.name]
+            print(
+                f"\nWARNING: alias_ops is {WITHOUT[extension.name]}.\nReason: {reason}\n{switch}=1 makes this an error "
+                f"and shows all of it, {switch}=0 makes it the intended result.\n",
+                file=sys.stderr,
+            )
+
+    def build_or_raise(self, extension: Extension) -> None:
         if os.name == "nt":
             raise CannotBuild("the kernels are written for GCC and Clang and do not build on Windows")
         torch, compiler = find_torch(), find_compiler()
@@ -278,7 +333,15 @@ class BuildExtension(build_ext):
                 f"no C++ compiler: `{shlex.join(compiler)} --version` does not run. "
                 "Install GCC 12 or later, or name a compiler in CXX"
             )
-        units = plan(compiler, torch, Path(self.build_temp))
+        objects = Path(self.build_temp)
+        libraries = ["-ltorch_cpu"]
+        if extension.name == CUDA:
+            toolkit = find_toolkit(torch)
+            units = plan_cuda(compiler, torch, toolkit, objects)
+            folder = toolkit.nvcc.resolve().parents[1] / "lib64"
+            libraries = ["-ltorch_cuda", *libraries, f"-L{folder}", "-lcudart_static", "-lpthread", "-ldl", "-lrt"]
+        else:
+            units = plan(compiler, torch, objects)
         with ThreadPoolExecutor(self.parallel or jobs()) as pool:
             running = [pool.submit(self.compile, compiler, unit) for unit in units]
             try:
@@ -287,10 +350,11 @@ class BuildExtension(build_ext):
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-        self.link(compiler, torch, units, Path(self.get_ext_fullpath(extension.name)))
+        self.link(compiler, torch, units, libraries, Path(self.get_ext_fullpath(extension.name)))
 
     def compile(self, compiler: list[str], unit: Unit) -> None:
-        command = [*compiler, *COMMON_FLAGS, *unit.flags, *user_flags("CPPFLAGS", "CXXFLAGS")]
+        command = [*(unit.compiler or [*compiler, *COMMON_FLAGS]), *unit.flags]
+        command += [] if unit.compiler else user_flags("CPPFLAGS", "CXXFLAGS")
         command += ["-MMD", "-MF", str(unit.object.with_suffix(".d")), "-c", str(unit.source), "-o", str(unit.object)]
         if not self.force and up_to_date(unit.object, command):
             return
@@ -304,12 +368,12 @@ class BuildExtension(build_ext):
         run(command, f"compiling {label}")
         started.replace(stamp)
 
-    def link(self, compiler: list[str], torch: Torch, units: list[Unit], module: Path) -> None:
+    def link(self, compiler: list[str], torch: Torch, units: list[Unit], libraries: list[str], module: Path) -> None:
         # Python's own flags for a loadable module (-shared, or -bundle -undefined dynamic_lookup), less its compiler.
         shared = [f for f in shlex.split(sysconfig.get_config_var("LDCXXSHARED") or "") if f.startswith("-")]
         # No rpath: alias_ops imports torch first, and the loader finds libtorch_cpu already in the process.
         command = [*compiler, *(shared or ["-shared"]), *(str(u.object) for u in units)]
-        command += [f"-L{torch.library}", "-ltorch_cpu", *user_flags("LDFLAGS"), "-o", str(module)]
+        command += [f"-L{torch.library}", *libraries, *user_flags("LDFLAGS"), "-o", str(module)]
         module.parent.mkdir(parents=True, exist_ok=True)
         print(shlex.join(command) if self.verbose > 1 else f"linking {module.name}", flush=True)
         run(command, f"linking {module.name}")
@@ -318,52 +382,19 @@ class BuildExtension(build_ext):
             raise CannotBuild(f"linking {module.name} failed: nothing defines {', '.join(missing)}")
 
 
-class Wheel(bdist_wheel):
-    """A wheel for one platform and every Python from 3.10 on if the extension is in it, else one for all."""
-
-    def finalize_options(self) -> None:
-        super().finalize_options()
-        if LIMITED_API:
-            self.py_limited_api = "cp310"
-
-    def run(self) -> None:
-        self.run_command("build")
-        self.root_is_pure = not self.distribution.has_ext_modules()
-        super().run()
-
-
-class SourceArchive(sdist):
-    """With SOURCE_DATE_EPOCH, as wheels have it: the same files give the same archive, whoever packs them and when."""
-
-    def make_archive(self, base_name, kind, root_dir=None, base_dir=None, owner=None, group=None):
-        if kind != "gztar" or "SOURCE_DATE_EPOCH" not in os.environ:
-            return super().make_archive(base_name, kind, root_dir, base_dir, owner, group)
-        time = int(os.environ["SOURCE_DATE_EPOCH"])
-
-        def nobodys(member: tarfile.TarInfo) -> tarfile.TarInfo:
-            member.mtime, member.uid, member.gid, member.uname, member.gname = time, 0, 0, "", ""
-            member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
-            return member
-
-        archive = Path(f"{base_name}.tar.gz")
-        archive.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            gzip.GzipFile(archive, "wb", mtime=time) as packed,
-            tarfile.open(fileobj=packed, mode="w") as members,
-        ):
-            members.add(base_dir, filter=nobodys)
-        return str(archive)
-
-
 os.chdir(Path(__file__).resolve().parent)  # every path above and below is relative to it
 setup(
     license="MIT",
     # The benchmark lies beside the package in a checkout and inside it where it is installed.
     packages=[*find_packages(include=["alias_ops", "alias_ops.*"]), "alias_ops.benchmarks"],
     package_dir={"alias_ops.benchmarks": "benchmarks"},
-    package_data={"alias_ops": ["py.typed", "cli/*.jinja"], "alias_ops.benchmarks": ["ceilings.cpp"]},
+    package_data={"alias_ops": ["py.typed", "cli/*.jinja", "ops/*.json"], "alias_ops.benchmarks": ["*.cpp"]},
     ext_modules=[
-        Extension("alias_ops._C", sorted(map(str, Path("csrc").glob("**/*.cpp"))), py_limited_api=LIMITED_API)
+        Extension(name, sorted(map(str, sources)), py_limited_api=LIMITED_API)
+        for name, sources in (
+            (CPU, [*Path("csrc").glob("*.cpp"), *Path("csrc/cpu").glob("*.cpp")]),
+            (CUDA, Path("csrc/cuda").glob("*.c*")),
+        )
     ],
-    cmdclass={"build_ext": BuildExtension, "bdist_wheel": Wheel, "sdist": SourceArchive},
+    cmdclass={"build_ext": BuildExtension, "bdist_wheel": ARCHIVES["Wheel"], "sdist": ARCHIVES["SourceArchive"]},
 )
