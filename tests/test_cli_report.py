@@ -1,17 +1,20 @@
 """``alias-ops report``: one page with every number and figure, no network, no markup but its own."""
 
 import base64
+import dataclasses
 import json
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+import torch
 from helpers import randn
 from torch import nn
 
 from alias_ops import AliasingMonitor
 from alias_ops.cli import main, report
+from alias_ops.spectra import confidence_report
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
@@ -201,6 +204,42 @@ def test_pictures_of_alias_ops_spectrum_are_embedded(tmp_path):
     assert all(image["src"].startswith("data:image/png;base64,") for image in found.all("img"))
 
 
+def test_robustness_and_what_attacks_add(tmp_path):
+    logits = torch.tensor([[4.0, 0.0], [0.0, 1.0], [3.0, 0.0]])
+    told = confidence_report(nn.Flatten(), *(of[..., None, None] for of in (logits, -logits)), torch.tensor([0, 1, 0]))
+    write(
+        tmp_path,
+        "robustness.json",
+        {
+            "norm": f"L2 norm {EVIL}",
+            "norms": [0, 0.5, 1],
+            "accuracies": {EVIL: [1.0, 0.5, None]},
+            "confidences": {EVIL: dataclasses.asdict(told)},
+        },
+    )
+    for name in ("perturbation.png", "perturbation-classes.png", "unrelated.png"):
+        (tmp_path / name).write_bytes(PNG)
+    found = page(tmp_path)
+    assert found.all("script") == []
+    mean = 100 * (logits.softmax(-1).max(-1).values.mean().item())
+    assert [image["alt"] for image in found.all("img")] == [
+        f"Accuracy over the L2 norm {EVIL}: {EVIL} from 100.0% to 50.0%.",
+        f"Mean confidence: {EVIL} {mean:.1f}% on clean images, {mean:.1f}% on attacked ones, "
+        f"{mean:.1f}% where it is wrong on these.",
+        "Mean log-magnitude spectrum of perturbations, of perturbation-classes.",
+        "Mean log-magnitude spectrum of perturbations, of perturbation.",
+    ]
+    assert found.within("h2") == ["Robustness", "Spectra"]
+
+
+def test_a_network_without_errors_has_no_confidence_in_them(tmp_path):
+    one = {"images": 2, "accuracy": 1, "mean": 0.9, "right": 0.9, "wrong": None}  # JSON has no NaN
+    write(tmp_path, "robustness.json", {"confidences": {"a": {"clean": one, "adversarial": {**one, "wrong": 0.5}}}})
+    assert [image["alt"] for image in page(tmp_path).all("img")] == [
+        "Mean confidence: a 90.0% on clean images, 90.0% on attacked ones, 50.0% where it is wrong on these."
+    ]
+
+
 def test_epochs_stand_where_they_were(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(report, "_svg", lambda axes: drawn.append(axes) or "data:image/svg+xml;base64,")
@@ -234,7 +273,31 @@ def test_numbers_only_and_nothing_measured(tmp_path):
             "aliasing.json: entry 0 of layers must be an object with 'layer' and 'am'",
         ),
         ("aliasing.json", '{"a": "b"}', "aliasing.json, 'a' must be a number or null, got 'b'"),
-        ("notes.txt", "", "holds no results.json, aliasing.json or spectra.json"),
+        ("notes.txt", "", "holds no results.json, aliasing.json, spectra.json or robustness.json"),
+        ("robustness.json", "[]", "robustness.json must be an object, got a list"),
+        ("robustness.json", '{"norms": 3}', "robustness.json: norms must be a list of numbers, got int"),
+        ("robustness.json", '{"norms": ["x"]}', "robustness.json: norms, entry 1 must be a number or null, got 'x'"),
+        ("robustness.json", '{"accuracies": [1]}', "robustness.json: accuracies must be an object, name -> values"),
+        (
+            "robustness.json",
+            '{"norms": [0, 1], "accuracies": {"a": [1]}}',
+            "robustness.json: accuracies, 'a' must have one value for each of norms",
+        ),
+        (
+            "robustness.json",
+            '{"norms": [0, null], "accuracies": {"a": [1, 1]}}',
+            "robustness.json: accuracies, 'a' must have one value for each of norms, which are numbers",
+        ),
+        (
+            "robustness.json",
+            '{"confidences": {"a": {"clean": {"mean": 1}}}}',
+            "confidences, 'a' must have images, accuracy, mean, right, wrong, got mean",
+        ),
+        (
+            "robustness.json",
+            '{"confidences": {"a": 1}}',
+            "confidences, 'a' must be an object of numbers, got NoneType",
+        ),
     ],
 )
 def test_what_is_wrong_is_one_sentence_with_the_file_and_the_place(tmp_path, capsys, name, content, says):

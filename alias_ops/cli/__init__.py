@@ -41,6 +41,8 @@ RUN may hold, each optional:
                  as examples/train_fgsm.py writes it, or a list of what monitor.compute() gave epoch by epoch
   aliasing.json  of `alias-ops measure --output RUN`, or what monitor.compute() gave
   spectra.json   of `alias-ops spectrum --output RUN`, with its pictures
+  robustness.json, perturbation*.png
+                 accuracies over norms, confidences, and figures: docs/spectra.md
 """
 
 
@@ -163,7 +165,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog=RUN_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    report.add_argument("run", metavar="RUN", help="folder with results.json, aliasing.json or spectra.json")
+    report.add_argument(
+        "run", metavar="RUN", help="folder with results.json, aliasing.json, spectra.json or robustness.json"
+    )
     report.add_argument("--output", metavar="FILE", help="default: report.html in RUN")
 
     _add_attack(commands, common)

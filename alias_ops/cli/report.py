@@ -96,6 +96,29 @@ def _training(run: Run) -> list[Picture]:
     return pictures
 
 
+def _robustness(run: Run) -> list[Picture]:
+    found, pictures = run.robustness, []
+    if found.accuracies:
+        axes = plots.plot_accuracy(found.norms, found.accuracies, xlabel=found.norm)
+        parts = ", ".join(f"{name} {_from_to(line, '.1%')}" for name, line in found.accuracies.items())
+        text = f"Accuracy over the {found.norm}: {parts}."
+        pictures.append(Picture("Accuracy under attack", text, _svg(axes)))
+    if found.confidences:
+        axes = plots.plot_confidence(found.confidences)
+        parts = ", ".join(
+            f"{name} {_cell(of.clean.mean, '.1%')} on clean images, {_cell(of.adversarial.mean, '.1%')} on attacked "
+            f"ones, {_cell(of.adversarial.wrong, '.1%')} where it is wrong on these"
+            for name, of in found.confidences.items()
+        )
+        pictures.append(Picture("Confidence", f"Mean confidence: {parts}.", _svg(axes)))
+    return pictures
+
+
+def _picture(name: str, content: bytes) -> Picture:
+    of_attack = ("What an attack adds", f"Mean log-magnitude spectrum of perturbations, of {Path(name).stem}.")
+    return Picture(*OF_PICTURES.get(name, of_attack), _uri(content, "png"))
+
+
 def _cell(value: float | None, form: str) -> str:
     return "-" if value is None or not math.isfinite(value) else format(value, form)
 
@@ -128,7 +151,8 @@ def render(run: Run) -> str:
         header=header,
         rows=rows,
         layers=[(layer.name, layer.kind, _cell(layer.am, ".4g")) for layer in run.layers],
-        pictures=[Picture(*OF_PICTURES[name], _uri(content, "png")) for name, content in run.pictures.items()],
+        robustness=_robustness(run),
+        pictures=[_picture(name, content) for name, content in run.pictures.items()],
         version=__version__,
         date=datetime.now(timezone.utc).strftime("%Y-%m-%d"),
     )

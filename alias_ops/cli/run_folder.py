@@ -1,18 +1,20 @@
 """RUN of ``alias-ops report``: what a folder of results holds, read and checked."""
 
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
+from ..spectra import Confidence, ConfidenceReport
 from .errors import UserError
 
-__all__ = ["Layer", "Run", "Stop", "read_run"]
+__all__ = ["Layer", "Robustness", "Run", "Stop", "read_run"]
 
-TRAINING, MEASURED, SPECTRA = "results.json", "aliasing.json", "spectra.json"
-PICTURES = ("layers.png", "images.png", "profile.png")
+TRAINING, MEASURED, SPECTRA, ROBUSTNESS = "results.json", "aliasing.json", "spectra.json", "robustness.json"
+PICTURES, PERTURBATIONS = ("layers.png", "images.png", "profile.png"), "perturbation*.png"
 PNG = b"\x89PNG\r\n\x1a\n"
 ACCURACY = "_accuracy"
 
@@ -36,6 +38,16 @@ class Stop:
 
 
 @dataclass
+class Robustness:
+    """Accuracies over the norm that a perturbation may have, name -> one a norm, 0..1; and confidences."""
+
+    norm: str = "norm of the perturbation"
+    norms: list[float] = field(default_factory=list)
+    accuracies: dict[str, list[float | None]] = field(default_factory=dict)
+    confidences: dict[str, ConfidenceReport] = field(default_factory=dict)
+
+
+@dataclass
 class Run:
     """What is in a folder.
 
@@ -47,6 +59,7 @@ class Run:
         stops: what the rules said.
         facts: settings and circumstances, name -> value.
         layers: as measured.
+        robustness: under attacks.
         pictures: file name -> content of a PNG.
     """
 
@@ -57,6 +70,7 @@ class Run:
     stops: list[Stop] = field(default_factory=list)
     facts: dict[str, str] = field(default_factory=dict)
     layers: list[Layer] = field(default_factory=list)
+    robustness: Robustness = field(default_factory=Robustness)
     pictures: dict[str, bytes] = field(default_factory=dict)
 
 
@@ -159,6 +173,41 @@ def _read_layers(run: Run, path: Path) -> None:
     run.facts.update(_facts({k: v for k, v in content.items() if k not in ("layers", "radial_profile")}))
 
 
+def _list(values: Any, where: str) -> list[float | None]:
+    if not isinstance(values, list):
+        raise UserError(f"{where} must be a list of numbers, got {type(values).__name__}")
+    return [_number(value, f"{where}, entry {index}") for index, value in enumerate(values, 1)]
+
+
+def _confidence(content: Any, where: str) -> Confidence:
+    values = _numbers(content, where)
+    expected = [one.name for one in fields(Confidence)]
+    if set(values) != set(expected):
+        raise UserError(f"{where} must have {', '.join(expected)}, got {', '.join(values) or 'nothing'}")
+    read = {name: math.nan if value is None else value for name, value in values.items()}
+    return Confidence(**{**read, "images": int(values["images"] or 0)})  # type: ignore[arg-type]
+
+
+def _read_robustness(run: Run, path: Path) -> None:
+    content = _load(path)
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path} must be an object, got a {type(content).__name__}")
+    found = run.robustness = Robustness(str(content.get("norm", Robustness.norm)))
+    norms = _list(content.get("norms", []), f"{path}: norms")
+    found.norms = [norm for norm in norms if norm is not None]
+    for kind in ("accuracies", "confidences"):
+        if not isinstance(content.get(kind, {}), Mapping):
+            raise UserError(f"{path}: {kind} must be an object, name -> values")
+    for name, values in content.get("accuracies", {}).items():
+        found.accuracies[name] = _list(values, f"{path}: accuracies, {name!r}")
+        if not len(found.accuracies[name]) == len(found.norms) == len(norms):
+            raise UserError(f"{path}: accuracies, {name!r} must have one value for each of norms, which are numbers")
+    for name, report in content.get("confidences", {}).items():
+        parts = [report.get(part) if isinstance(report, Mapping) else None for part in ("clean", "adversarial")]
+        where = f"{path}: confidences, {name!r}"
+        found.confidences[name] = ConfidenceReport(*(_confidence(part, where) for part in parts))
+
+
 def read_run(folder: Path) -> Run:
     """What a folder of results holds.
 
@@ -166,7 +215,9 @@ def read_run(folder: Path) -> Run:
     epoch is an object with ``epoch`` (its number), ``am`` or ``blocks`` (block -> AM), and any number of accuracies in
     0..1 under names that end with "_accuracy"; or it is what ``AliasingMonitor.compute()`` or ``mean()`` returned. All
     else in the file is listed as it is. aliasing.json, of ``alias-ops measure --output``, or what ``compute()``
-    returned. spectra.json and the PNGs, of ``alias-ops spectrum --output``.
+    returned. spectra.json and the PNGs, of ``alias-ops spectrum --output``. robustness.json: ``norms`` and, name -> one
+    a norm, ``accuracies`` in 0..1, ``norm`` saying which and in which unit; ``confidences``, name ->
+    ``dataclasses.asdict`` of a ``ConfidenceReport``. perturbation*.png: figures of ``plots.plot_perturbation``.
 
     Args:
         folder: with at least one of these.
@@ -177,13 +228,19 @@ def read_run(folder: Path) -> Run:
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder")
     run = Run(folder.resolve().name)
-    readers = {SPECTRA: _read_layers, MEASURED: _read_layers, TRAINING: _read_training}
+    readers = {
+        SPECTRA: _read_layers,
+        MEASURED: _read_layers,
+        TRAINING: _read_training,
+        ROBUSTNESS: _read_robustness,
+    }
     found = [name for name in readers if (folder / name).is_file()]
     if not found:
-        raise UserError(f"{folder} holds no {TRAINING}, {MEASURED} or {SPECTRA}")
+        raise UserError(f"{folder} holds no {TRAINING}, {MEASURED}, {SPECTRA} or {ROBUSTNESS}")
     for name in found:
         readers[name](run, folder / name)
-    for name in PICTURES if SPECTRA in found else ():
+    perturbations = sorted(path.name for path in folder.glob(PERTURBATIONS))
+    for name in [*(PICTURES if SPECTRA in found else ()), *perturbations]:
         if (folder / name).is_file():
             run.pictures[name] = (folder / name).read_bytes()
             if not run.pictures[name].startswith(PNG):
