@@ -1,0 +1,445 @@
+// The convolution measure in one pass (identity 4): the residual of a strided layer, built and transformed on chip.
+//
+// A block owns a few images (or a band of one) and up to 128 output channels; a warp two tiles of 16 strided outputs
+// and all of those channels, in its registers from the first input channel to the last. Channels come in chunks; a
+// step is a chunk and a row of taps:
+//   left product   low = Q_h x, along the height, all warps into shared memory
+//   right product  x~ = -(S_h x Q_w' + low P_w'), along the width, each warp for its own tiles: what comes out is, in
+//                  its registers, the left operand of the
+//   main product   residual += x~ w
+// with Q = P - S, which takes a constant to zero: the mean of x meets no rounded number. Tables and weights lie as the
+// lanes of a warp hold them. benchmarks/NOTES.md, "CUDA C++: one-pass convolution measure".
+#pragma once
+
+#include "conv2d_alias_l1_spectrum.h"
+
+namespace alias_ops::cuda::conv2d {
+
+struct Arguments {
+  const void* x;
+  int64_t x_image, x_channel, x_row, x_column;  // strides, in numbers
+  int copied;               // bytes that rows of x may be copied by: 16, 8, 4; 0: one number at a time
+  const uint32_t* weight;   // [group][output block][chunk][tap_h] of Plan::weight_bytes
+  const uint32_t* left;     // [band][tap_h][tile][step] operand tiles
+  const uint32_t* right;    // [tap_w][column tile][step] operand tiles
+  const float *wave_h, *wave_w;
+  float scale;              // of the result
+  float* out;               // [batch][outputs]; or, where a map is cut into bands,
+  float* scratch;           // [batch][scratch_outputs][N][M][8]
+  Layer layer;
+  Plan plan;
+};
+
+template <class T, int PRODUCTS>
+struct Measure {
+  static constexpr bool kWide = std::is_same_v<T, float>;
+  static constexpr Precision kPrecision =
+      kWide ? (PRODUCTS == 3 ? Precision::kThreeTF32 : Precision::kTF32)
+            : (std::is_same_v<T, Half> ? Precision::kFloat16 : Precision::kBFloat16);
+  static constexpr int kNumbers = kWide ? 4 : 8;       // of 16 bytes
+  static constexpr int kChannels = 2 * kNumbers;       // of a chunk
+  static constexpr int kParts = kWide ? 1 : 2;         // tiles of 8 channels
+  static constexpr int kOutputTiles = output_tiles(kPrecision);
+
+  const Arguments& a;
+  const Plan& p;
+  char* const memory;
+  const Block block;
+  const int inputs, outputs;  // of a group
+  float residual[kTilesOfWarp][kOutputTiles][4];
+
+  ALIAS_OPS_DEVICE explicit Measure(const Arguments& arguments)
+      : a(arguments), p(arguments.plan), memory(shared_memory()), block(block_of(a.layer, p, cuda::block())),
+        inputs(a.layer.channels / a.layer.groups), outputs(a.layer.outputs / a.layer.groups) {}
+
+  // ---- from memory ----
+
+  ALIAS_OPS_DEVICE void copy(char* to, const void* from, int bytes) const {
+    for (int at = kUnit * thread(); at < bytes; at += kUnit * kThreads) {
+      copy_async<kUnit>(to + at, static_cast<const char*>(from) + at);
+    }
+  }
+
+  ALIAS_OPS_DEVICE void copy_tables() const {
+    copy(memory + p.left_at, reinterpret_cast<const char*>(a.left) + int64_t(block.band) * p.left_bytes, p.left_bytes);
+    copy(memory + p.right_at, a.right, p.right_bytes);
+  }
+
+  ALIAS_OPS_DEVICE void copy_weight(int step, int buffer) const {
+    const int64_t panel = int64_t(block.group) * p.output_blocks + block.output / (8 * kOutputTiles);
+    const int64_t at = (panel * steps(a.layer, p) + step) * p.weight_bytes;
+    copy(memory + p.weight_at + buffer * p.weight_bytes, reinterpret_cast<const char*>(a.weight) + at, p.weight_bytes);
+  }
+
+  // Columns behind the last one are part of a unit or of a tile that is read: zeros, once and for all.
+  ALIAS_OPS_DEVICE void clear_margins() const {
+    if (thread() < 4) store_shared(memory + p.zero_at + 4 * thread(), uint32_t(0));
+    const int width = a.layer.w.size, margin = (ceil_div(width, 8) * 8) - width, height = a.layer.h.size;
+    if (margin == 0) return;
+    const int lines = p.x_buffers * p.images * kChannels * height;
+    for (int i = thread(); i < lines * margin; i += kThreads) {
+      const int line = i / margin, column = width + i % margin, plane = line / height;
+      char* row = memory + x_place(p, 0, plane / kChannels, plane % kChannels, line % height);
+      store_shared(row + int(sizeof(T)) * column, T{});
+    }
+  }
+
+  template <int BYTES>
+  ALIAS_OPS_DEVICE void copy_rows(int chunk, int buffer) const {
+    const int pieces = a.layer.w.size * int(sizeof(T)) / BYTES, height = a.layer.h.size;
+    const int lines = p.images * kChannels * height, together = kThreads / pieces;
+    const int piece = thread() % pieces, first = thread() / pieces;
+    if (first >= together) return;
+    for (int line = first; line < lines; line += together) {
+      const int plane = line / height, row = line - plane * height;
+      const int image = plane / kChannels, channel = plane % kChannels;
+      const bool there = block.image + image < a.layer.batch && chunk * kChannels + channel < inputs;
+      const int64_t at = (block.image + image) * a.x_image + row * a.x_row +
+                         (int64_t(block.group) * inputs + chunk * kChannels + channel) * a.x_channel;
+      const char* from = static_cast<const char*>(a.x) + (there ? at * int64_t(sizeof(T)) + piece * BYTES : 0);
+      copy_async_or_zero<BYTES>(memory + x_place(p, buffer, image, channel, row) + piece * BYTES, from, there);
+    }
+  }
+
+  ALIAS_OPS_DEVICE void copy_numbers(int chunk, int buffer) const {
+    const int width = a.layer.w.size, height = a.layer.h.size, pixels = height * width;
+    const int count = p.images * kChannels * pixels;
+    const bool channels_first = a.x_channel < a.x_column;  // in memory: neighbours there are read by neighbours here
+    for (int i = thread(); i < count; i += kThreads) {
+      const int plane = channels_first ? i / (kChannels * pixels) * kChannels + i % kChannels : i / pixels;
+      const int pixel = channels_first ? i / kChannels % pixels : i % pixels;
+      const int image = plane / kChannels, channel = plane % kChannels, row = pixel / width, column = pixel % width;
+      T value{};
+      if (block.image + image < a.layer.batch && chunk * kChannels + channel < inputs) {
+        const int64_t at = (block.image + image) * a.x_image + row * a.x_row + column * a.x_column +
+                           (int64_t(block.group) * inputs + chunk * kChannels + channel) * a.x_channel;
+        value = load_global<T>(static_cast<const T*>(a.x) + at);
+      }
+      store_shared(memory + x_place(p, buffer, image, channel, row) + column * int(sizeof(T)), value);
+    }
+  }
+
+  ALIAS_OPS_DEVICE void copy_x(int chunk, int buffer) const {
+    if (a.copied == 16) return copy_rows<16>(chunk, buffer);
+    if (a.copied == 8) return copy_rows<8>(chunk, buffer);
+    if (a.copied == 4) return copy_rows<4>(chunk, buffer);
+    copy_numbers(chunk, buffer);
+  }
+
+  // ---- the left product ----
+
+  static constexpr int kColumns = 4;  // tiles of 8 columns of x that a warp takes at once
+
+  // Rows of x under a step, for the columns of kColumns tiles from `first` on.
+  ALIAS_OPS_DEVICE void columns_of(int first, int count, int buffer, int at, Right<T, PRODUCTS> (&right)[kColumns]) const {
+    const int g = lane() / 4, t = lane() % 4, per_row = ceil_div(a.layer.w.size, 8), last = a.layer.h.size - 1;
+    if constexpr (kWide) {
+#pragma unroll
+      for (int i = 0; i < kColumns; ++i) {
+        const int tile = first + i < count ? first + i : count - 1, plane = tile / per_row;
+        const char* column = memory + x_place(p, buffer, plane / kChannels, plane % kChannels, 0) +
+                             4 * (tile % per_row * 8 + g);
+        const int h = 8 * at + t;
+        right[i] = right_of<T, PRODUCTS>(load_shared<uint32_t>(column + (h < last ? h : last) * p.x_row * kUnit),
+                                         load_shared<uint32_t>(column + (h + 4 < last ? h + 4 : last) * p.x_row * kUnit));
+      }
+    } else {
+#pragma unroll
+      for (int i = 0; i < kColumns; i += 2) {
+        const int mine = first + i + lane() / 16, tile = mine < count ? mine : count - 1, plane = tile / per_row;
+        const int h = 16 * at + lane() % 16;
+        uint32_t tiles[4];
+        load_tiles_transposed(tiles, memory + x_place(p, buffer, plane / kChannels, plane % kChannels,
+                                                      h < last ? h : last) + tile % per_row * kUnit);
+        right[i] = right_of<T, PRODUCTS>(tiles[0], tiles[1]);
+        right[i + 1] = right_of<T, PRODUCTS>(tiles[2], tiles[3]);
+      }
+    }
+  }
+
+  ALIAS_OPS_DEVICE void store_low(int row, int tile, int buffer, float first, float second) const {
+    const int per_row = ceil_div(a.layer.w.size, 8), plane = tile / per_row, column = tile % per_row * 8 + lane() % 4 * 2;
+    if (row >= p.low_rows || column >= p.row_units * kNumbers) return;
+    char* to = memory + low_place(p, buffer, plane / kChannels, row, plane % kChannels) + column * int(sizeof(T));
+    if constexpr (kWide) {
+      store_shared(to, Words<2>{bits_of(first), bits_of(second)});
+    } else {
+      store_shared(to, pair_of<T>(first, second));
+    }
+  }
+
+  ALIAS_OPS_DEVICE void left_product(int tap, int x_buffer, int low_buffer) const {
+    const int count = p.images * kChannels * ceil_div(a.layer.w.size, 8);
+    for (int first = kColumns * warp(); first < count; first += kColumns * kWarps) {
+      for (int tile = 0; tile < p.left_tiles; ++tile) {
+        const char* table = memory + p.left_at + (tap * p.left_tiles + tile) * p.left_steps * kFragment;
+        float c[kColumns][4] = {};
+        for (int s = 0; s < p.left_steps; ++s) {
+          const auto left = left_of<T, PRODUCTS>(load_shared<Words<4>>(table + s * kFragment + kUnit * lane()).w);
+          Right<T, PRODUCTS> right[kColumns];
+          columns_of(first, count, x_buffer, s, right);
+#pragma unroll
+          for (int i = 0; i < kColumns; ++i) step(c[i], left, right[i]);
+        }
+#pragma unroll
+        for (int i = 0; i < kColumns; ++i) {
+          if (first + i >= count) break;
+          store_low(16 * tile + lane() / 4, first + i, low_buffer, c[i][0], c[i][1]);
+          store_low(16 * tile + lane() / 4 + 8, first + i, low_buffer, c[i][2], c[i][3]);
+        }
+      }
+    }
+  }
+
+  // ---- the right and the main product ----
+
+  // Where a lane's rows of the right product's inner elements lie: 16 bytes each, first those of x, then those of low.
+  struct Walk {
+    const char *x, *low;  // of the tile's first strided row
+    int row, unit, part;
+  };
+
+  ALIAS_OPS_DEVICE const char* place(const Walk& w, int first_row, int tap) const {
+    if (w.part == 1) return w.low + (w.row * p.low_row + w.unit) * kUnit;
+    const int h = input_row(a.layer.h, first_row + w.row, tap);
+    if (w.part == 2 || h < 0 || h >= a.layer.h.size) return memory + p.zero_at;
+    return w.x + (h * p.x_row + w.unit) * kUnit;
+  }
+
+  ALIAS_OPS_DEVICE void advance(Walk& w, int units) const {
+    w.unit += units;
+    while (w.unit >= p.row_units) {
+      w.unit -= p.row_units;
+      if (++w.row == p.rows) w.row = 0, ++w.part;
+    }
+  }
+
+  // x~ of one tile for a pair of taps, as the left operand of the main product.
+  ALIAS_OPS_DEVICE Left<T, PRODUCTS> built(const Tile& tile, int tap_h, int tap_w, int x_buffer, int low_buffer) const {
+    // A load brings two units of 16 channels, or four of 8.
+    const int together = kWide ? 4 : 2, channel = (kWide ? 0 : lane() / 16 * 8) + lane() % 8;
+    Walk w{memory + x_place(p, x_buffer, tile.image, channel, 0),
+           memory + low_place(p, low_buffer, tile.image, tile.row, channel), 0, 0, 0};
+    advance(w, lane() / 8 % together);
+    const int first_row = block.band * p.low_rows + tile.row;
+    const char* table = memory + p.right_at + (tap_w * p.column_tiles + tile.column) * p.right_steps * kFragment;
+    float c[kParts][4] = {};
+    for (int s = 0; s < p.right_steps; s += together / 2) {
+      uint32_t tiles[4];
+      load_tiles(tiles, place(w, first_row, tap_h));
+      advance(w, together);
+      const auto left = left_of<T, PRODUCTS>(load_shared<Words<4>>(table + s * kFragment + kUnit * lane()).w);
+      step(c[0], left, right_of<T, PRODUCTS>(tiles[0], tiles[1]));
+      if constexpr (kWide) {
+        if (s + 1 < p.right_steps) {
+          const auto next = left_of<T, PRODUCTS>(load_shared<Words<4>>(table + (s + 1) * kFragment + kUnit * lane()).w);
+          step(c[0], next, right_of<T, PRODUCTS>(tiles[2], tiles[3]));
+        }
+      } else {
+        step(c[1], left, right_of<T, PRODUCTS>(tiles[2], tiles[3]));
+      }
+    }
+    if constexpr (kWide) {
+      // Channels 2 t and 2 t + 1 stand for inner elements t and t + 4; the weight is packed so.
+      return left_of<T, PRODUCTS>({bits_of(c[0][0]), bits_of(c[0][2]), bits_of(c[0][1]), bits_of(c[0][3])});
+    } else {
+      return left_of<T, PRODUCTS>({pair_of<T>(c[0][0], c[0][1]), pair_of<T>(c[0][2], c[0][3]),
+                                   pair_of<T>(c[1][0], c[1][1]), pair_of<T>(c[1][2], c[1][3])});
+    }
+  }
+
+  ALIAS_OPS_DEVICE void main_product(int tap_h, int x_buffer, int low_buffer, int weight_buffer) {
+    Tile tiles[kTilesOfWarp];
+#pragma unroll
+    for (int i = 0; i < kTilesOfWarp; ++i) tiles[i] = tile_of(p, kTilesOfWarp * warp() + i);
+    if (tiles[0].image < 0) return;
+    const int left_over = outputs - block.output;
+    for (int tap_w = 0; tap_w < a.layer.w.kernel; ++tap_w) {
+      Left<T, PRODUCTS> built_tiles[kTilesOfWarp];
+#pragma unroll
+      for (int i = 0; i < kTilesOfWarp; ++i) {
+        built_tiles[i] = built(tiles[i].image < 0 ? tiles[0] : tiles[i], tap_h, tap_w, x_buffer, low_buffer);
+      }
+      const char* weight = memory + p.weight_at + weight_buffer * p.weight_bytes + kUnit * lane() +
+                           tap_w * kOutputTiles / 2 * kFragment;
+#pragma unroll
+      for (int pair = 0; pair < kOutputTiles / 2; ++pair) {
+        if (16 * pair >= left_over) break;
+        const auto words = load_shared<Words<4>>(weight + pair * kFragment);
+        const auto first = right_of<T, PRODUCTS>(words.w[0], words.w[1]);
+        const auto second = right_of<T, PRODUCTS>(words.w[2], words.w[3]);
+#pragma unroll
+        for (int i = 0; i < kTilesOfWarp; ++i) {
+          step(residual[i][2 * pair], built_tiles[i], first);
+          step(residual[i][2 * pair + 1], built_tiles[i], second);
+        }
+      }
+    }
+  }
+
+  // ---- the residual's norm ----
+
+  ALIAS_OPS_DEVICE void keep_residual() const {
+    auto* kept = reinterpret_cast<float*>(memory);
+#pragma unroll
+    for (int i = 0; i < kTilesOfWarp; ++i) {
+      const Tile tile = tile_of(p, kTilesOfWarp * warp() + i);
+      if (tile.image < 0) continue;
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int place = lane() / 4 + 8 * half, row = tile.row + place / p.columns;
+        const int column = tile.column * p.columns + place % p.columns;
+        float* to = kept + residual_place(p, tile.image, row, column) + lane() % 4 * 2;
+#pragma unroll
+        for (int o = 0; o < kOutputTiles; ++o) {
+          const float* r = residual[i][o] + 2 * half;
+          store_shared(to + 8 * o, Words<2>{bits_of(r[0]), bits_of(r[1])});
+        }
+      }
+    }
+  }
+
+  ALIAS_OPS_DEVICE void write_residual() const {
+    const Axis &h = a.layer.h, &w = a.layer.w;
+    const int64_t first = (int64_t(block.image) * scratch_outputs(a.layer) + block.group * ceil_div(outputs, 8) +
+                           block.output / 8) * scratch_map(a.layer);
+#pragma unroll
+    for (int i = 0; i < kTilesOfWarp; ++i) {
+      const Tile tile = tile_of(p, kTilesOfWarp * warp() + i);
+      if (tile.image < 0) continue;
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int place = lane() / 4 + 8 * half, n = block.band * p.low_rows + tile.row + place / p.columns;
+        const int m = tile.column * p.columns + place % p.columns;
+        if (n >= h.outputs || m >= w.outputs) continue;
+        float* to = a.scratch + first + (n * w.outputs + m) * 8 + lane() % 4 * 2;
+#pragma unroll
+        for (int o = 0; o < kOutputTiles; ++o) {
+          if (block.output + 8 * o >= outputs) break;
+          const float* r = residual[i][o] + 2 * half;
+          store_global(to + o * scratch_map(a.layer), Words<2>{bits_of(r[0]), bits_of(r[1])});
+        }
+      }
+    }
+  }
+
+  ALIAS_OPS_DEVICE void measure() const {
+    auto* kept = reinterpret_cast<float*>(memory);
+    constexpr int kPrecise = PRODUCTS == 3 ? 3 : 1;
+    for (int task = warp(); task < p.images * kOutputTiles; task += kWarps) {
+      const int image = task / kOutputTiles, o = task % kOutputTiles * 8;
+      if (block.image + image >= a.layer.batch || block.output + o >= outputs) continue;
+      const Maps maps{kept + image * p.residual_image + o, p.residual_row, p.residual_column, a.layer.h.outputs,
+                      a.layer.w.outputs};
+      transform_rows<kPrecise>(maps, a.wave_w, 0, 1);
+      warp_barrier();
+      float total[2];
+      add_moduli<kPrecise>(maps, a.wave_h, 0, 1, total);
+      const int output = block.output + o + 2 * lane();
+      float* to = a.out + int64_t(block.image + image) * a.layer.outputs + block.group * outputs + output;
+      if (lane() < 4 && output < outputs) store_global(to, total[0] * a.scale);
+      if (lane() < 4 && output + 1 < outputs) store_global(to + 1, total[1] * a.scale);
+    }
+  }
+
+  // ---- all of it ----
+
+  ALIAS_OPS_DEVICE void run() {
+#pragma unroll
+    for (int i = 0; i < kTilesOfWarp; ++i) {
+#pragma unroll
+      for (int o = 0; o < kOutputTiles; ++o) {
+#pragma unroll
+        for (int j = 0; j < 4; ++j) residual[i][o][j] = 0;
+      }
+    }
+    const int taps = a.layer.h.kernel, count = steps(a.layer, p), ahead = p.x_buffers - 1;
+    clear_margins();
+    copy_tables();
+    if (ahead > 0) {
+      for (int chunk = 0; chunk < ahead && chunk < p.chunks; ++chunk) copy_x(chunk, chunk);
+      copy_weight(0, 0);
+      commit_copies();
+      wait_for_copies<0>();
+      barrier();
+      left_product(0, 0, 0);
+    }
+    for (int s = 0; s < count; ++s) {
+      const int chunk = s / taps, tap = s % taps;
+      wait_for_copies<0>();
+      barrier();
+      if (ahead > 0) {
+        // What the step before needed is free: x of the chunk before, weights and low of the step before.
+        if (tap == 0 && chunk + ahead < p.chunks) copy_x(chunk + ahead, (chunk + ahead) % p.x_buffers);
+        if (s + 1 < count) copy_weight(s + 1, (s + 1) % 2);
+        commit_copies();
+        main_product(tap, chunk % p.x_buffers, s % 2, s % 2);
+        if (s + 1 < count) left_product((s + 1) % taps, (s + 1) / taps % p.x_buffers, (s + 1) % 2);
+      } else {
+        if (tap == 0) copy_x(chunk, 0);
+        copy_weight(s, 0);
+        commit_copies();
+        wait_for_copies<0>();
+        barrier();
+        left_product(tap, 0, 0);
+        barrier();
+        main_product(tap, 0, 0, 0);
+      }
+    }
+    if (!whole_map(p)) return write_residual();
+    wait_for_copies<0>();
+    barrier();
+    keep_residual();
+    barrier();
+    measure();
+  }
+};
+
+template <class T, int PRODUCTS>
+ALIAS_OPS_KERNEL(kThreads, 1) conv2d_alias_l1(const Arguments a) {
+  Measure<T, PRODUCTS>(a).run();
+}
+
+// ---- where a map is cut into bands: its residual comes back ----
+
+constexpr int kSpectrumWarps = 4;
+
+ALIAS_OPS_BOTH int spectrum_columns(int M) { return up_to(M, 0, 4); }
+ALIAS_OPS_BOTH int spectrum_row(int M) { return 8 * spectrum_columns(M) + 8; }
+ALIAS_OPS_BOTH int spectrum_bytes(const Layer& l) { return 4 * (l.h.outputs * spectrum_row(l.w.outputs) + 8 * kSpectrumWarps); }
+
+// A block for eight output channels of an image.
+template <int PRODUCTS>
+ALIAS_OPS_KERNEL(32 * kSpectrumWarps, 1) residual_l1(const Arguments a) {
+  const int N = a.layer.h.outputs, M = a.layer.w.outputs, together = scratch_outputs(a.layer);
+  const int outputs = a.layer.outputs / a.layer.groups, tiles = ceil_div(outputs, 8);
+  const int64_t image = block() / together;
+  const int group = int(block() % together) / tiles, o = int(block() % together) % tiles * 8;
+  auto* maps = reinterpret_cast<float*>(shared_memory());
+  float* sums = maps + N * spectrum_row(M);
+  const float* from = a.scratch + block() * scratch_map(a.layer);
+  for (int i = thread(); i < N * M * 2; i += 32 * kSpectrumWarps) {
+    const int pixel = i / 2;
+    copy_async<16>(maps + pixel / M * spectrum_row(M) + pixel % M * 8 + i % 2 * 4, from + 4 * int64_t(i));
+  }
+  commit_copies();
+  wait_for_copies<0>();
+  barrier();
+  const Maps eight{maps, spectrum_row(M), 8, N, M};
+  transform_rows<PRODUCTS>(eight, a.wave_w, warp(), kSpectrumWarps);
+  barrier();
+  float total[2];
+  add_moduli<PRODUCTS>(eight, a.wave_h, warp(), kSpectrumWarps, total);
+  if (lane() < 4) {
+    store_shared(sums + 8 * warp() + 2 * lane(), total[0]);
+    store_shared(sums + 8 * warp() + 2 * lane() + 1, total[1]);
+  }
+  barrier();
+  if (thread() < 8 && o + thread() < outputs) {
+    float sum = 0;
+    for (int w = 0; w < kSpectrumWarps; ++w) sum += load_shared<float>(sums + 8 * w + thread());
+    store_global(a.out + image * a.layer.outputs + group * outputs + o + thread(), sum * a.scale);
+  }
+}
+
+}  // namespace alias_ops::cuda::conv2d
