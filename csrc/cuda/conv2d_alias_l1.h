@@ -73,9 +73,17 @@ struct Measure {
 
   // Columns behind the last one are part of a unit or of a tile that is read: zeros, once and for all.
   ALIAS_OPS_DEVICE void clear_margins() const {
-    if (thread() < 4) store_shared(memory + p.zero_at + 4 * thread(), uint32_t(0));
-    const int width = a.layer.w.size, margin = (ceil_div(width, 8) * 8) - width, height = a.layer.h.size;
+    for (int i = thread(); i < p.row_units * 4; i += kThreads) store_shared(memory + p.zero_at + 4 * i, uint32_t(0));
+    const int width = a.layer.w.size, height = a.layer.h.size, margin = columns_kept(a.layer, p) - width;
     if (margin == 0) return;
+    // Of low, the left product writes whole tiles of 8 columns.
+    const int written = 8 * ceil_div(width, 8) / kNumbers, units = p.row_units - written;
+    const int rows = units > 0 ? p.low_buffers * p.images * p.low_rows * kChannels : 0;
+    for (int i = thread(); i < rows * units; i += kThreads) {
+      const int line = i / units, row = line / kChannels;
+      char* to = memory + low_place(p, 0, 0, 0, line % kChannels) + row * p.low_row * kUnit;
+      store_shared(to + (written + i % units) * kUnit, Words<4>{});
+    }
     const int lines = p.x_buffers * p.images * kChannels * height;
     for (int i = thread(); i < lines * margin; i += kThreads) {
       const int line = i / margin, column = width + i % margin, plane = line / height;
@@ -130,37 +138,12 @@ struct Measure {
 
   static constexpr int kColumns = 4;  // tiles of 8 columns of x that a warp takes at once
 
-  // Rows of x under a step, for the columns of kColumns tiles from `first` on.
-  ALIAS_OPS_DEVICE void columns_of(int first, int count, int buffer, int at, Right<T, PRODUCTS> (&right)[kColumns]) const {
-    const int g = lane() / 4, t = lane() % 4, per_row = ceil_div(a.layer.w.size, 8), last = a.layer.h.size - 1;
-    if constexpr (kWide) {
-#pragma unroll
-      for (int i = 0; i < kColumns; ++i) {
-        const int tile = first + i < count ? first + i : count - 1, plane = tile / per_row;
-        const char* column = memory + x_place(p, buffer, plane / kChannels, plane % kChannels, 0) +
-                             4 * (tile % per_row * 8 + g);
-        const int h = 8 * at + t;
-        right[i] = right_of<T, PRODUCTS>(load_shared<uint32_t>(column + (h < last ? h : last) * p.x_row * kUnit),
-                                         load_shared<uint32_t>(column + (h + 4 < last ? h + 4 : last) * p.x_row * kUnit));
-      }
-    } else {
-#pragma unroll
-      for (int i = 0; i < kColumns; i += 2) {
-        const int mine = first + i + lane() / 16, tile = mine < count ? mine : count - 1, plane = tile / per_row;
-        const int h = 16 * at + lane() % 16;
-        uint32_t tiles[4];
-        load_tiles_transposed(tiles, memory + x_place(p, buffer, plane / kChannels, plane % kChannels,
-                                                      h < last ? h : last) + tile % per_row * kUnit);
-        right[i] = right_of<T, PRODUCTS>(tiles[0], tiles[1]);
-        right[i + 1] = right_of<T, PRODUCTS>(tiles[2], tiles[3]);
-      }
-    }
-  }
+  // A tile of 8 columns, counted over the planes of a chunk.
+  struct Columns {
+    int plane, tile;
+  };
 
-  ALIAS_OPS_DEVICE void store_low(int row, int tile, int buffer, float first, float second) const {
-    const int per_row = ceil_div(a.layer.w.size, 8), plane = tile / per_row, column = tile % per_row * 8 + lane() % 4 * 2;
-    if (row >= p.low_rows || column >= p.row_units * kNumbers) return;
-    char* to = memory + low_place(p, buffer, plane / kChannels, row, plane % kChannels) + column * int(sizeof(T));
+  ALIAS_OPS_DEVICE void store_low(char* to, float first, float second) const {
     if constexpr (kWide) {
       store_shared(to, Words<2>{bits_of(first), bits_of(second)});
     } else {
@@ -169,97 +152,150 @@ struct Measure {
   }
 
   ALIAS_OPS_DEVICE void left_product(int tap, int x_buffer, int low_buffer) const {
-    const int count = p.images * kChannels * ceil_div(a.layer.w.size, 8);
-    for (int first = kColumns * warp(); first < count; first += kColumns * kWarps) {
+    const int per_row = ceil_div(a.layer.w.size, 8), planes = p.images * kChannels, last = a.layer.h.size - 1;
+    const int g = lane() / 4, t = lane() % 4;
+    Columns columns[kColumns];
+#pragma unroll
+    for (int i = 0; i < kColumns; ++i) {
+      const int index = kColumns * warp() + i;
+      columns[i] = {index / per_row, index % per_row};
+    }
+    const int planes_on = kColumns * kWarps / per_row, tiles_on = kColumns * kWarps % per_row;
+    while (columns[0].plane < planes) {
+      const char* from[kColumns];  // what this lane reads of them, in row 0; behind the last one: the last one
+      char* to[kColumns];          // and writes, in row g of low; nullptr: nothing
+#pragma unroll
+      for (int i = 0; i < kColumns; ++i) {
+        // ldmatrix takes addresses of two tiles at once: the lower half of the lanes has the first one's.
+        const bool second = !kWide && lane() >= 16;
+        const int its_plane = second ? columns[i | 1].plane : columns[kWide ? i : i & ~1].plane;
+        const int its_tile = second ? columns[i | 1].tile : columns[kWide ? i : i & ~1].tile;
+        from[i] = memory + plane_place(p, x_buffer, its_plane < planes ? its_plane : planes - 1) +
+                  8 * int(sizeof(T)) * its_tile + (kWide ? 4 * g : 0);
+        const int plane = columns[i].plane, column = 8 * columns[i].tile + 2 * t;
+        const bool kept = plane < planes && column < p.row_units * kNumbers;
+        to[i] = kept ? memory + low_place(p, low_buffer, plane / kChannels, g, plane % kChannels) +
+                           column * int(sizeof(T))
+                     : nullptr;
+      }
+#pragma unroll 1
       for (int tile = 0; tile < p.left_tiles; ++tile) {
-        const char* table = memory + p.left_at + (tap * p.left_tiles + tile) * p.left_steps * kFragment;
+        const char* table = memory + p.left_at + (tap * p.left_tiles + tile) * p.left_steps * kFragment + kUnit * lane();
         float c[kColumns][4] = {};
         for (int s = 0; s < p.left_steps; ++s) {
-          const auto left = left_of<T, PRODUCTS>(load_shared<Words<4>>(table + s * kFragment + kUnit * lane()).w);
-          Right<T, PRODUCTS> right[kColumns];
-          columns_of(first, count, x_buffer, s, right);
+          const auto left = left_of<T, PRODUCTS>(load_shared<Words<4>>(table + s * kFragment).w);
+          if constexpr (kWide) {
+            const int h = 8 * s + t, first = (h < last ? h : last) * p.x_row * kUnit;
+            const int second = (h + 4 < last ? h + 4 : last) * p.x_row * kUnit;
 #pragma unroll
-          for (int i = 0; i < kColumns; ++i) step(c[i], left, right[i]);
+            for (int i = 0; i < kColumns; ++i) {
+              step(c[i], left, right_of<T, PRODUCTS>(load_shared<uint32_t>(from[i] + first),
+                                                     load_shared<uint32_t>(from[i] + second)));
+            }
+          } else {
+            const int h = 16 * s + lane() % 16, row = (h < last ? h : last) * p.x_row * kUnit;
+#pragma unroll
+            for (int i = 0; i < kColumns; i += 2) {
+              uint32_t tiles[4];
+              load_tiles_transposed(tiles, from[i] + row);
+              step(c[i], left, right_of<T, PRODUCTS>(tiles[0], tiles[1]));
+              step(c[i + 1], left, right_of<T, PRODUCTS>(tiles[2], tiles[3]));
+            }
+          }
         }
 #pragma unroll
         for (int i = 0; i < kColumns; ++i) {
-          if (first + i >= count) break;
-          store_low(16 * tile + lane() / 4, first + i, low_buffer, c[i][0], c[i][1]);
-          store_low(16 * tile + lane() / 4 + 8, first + i, low_buffer, c[i][2], c[i][3]);
+          if (to[i] == nullptr) continue;
+          if (16 * tile + g < p.low_rows) store_low(to[i] + 16 * tile * p.low_row * kUnit, c[i][0], c[i][1]);
+          if (16 * tile + g + 8 < p.low_rows) store_low(to[i] + (16 * tile + 8) * p.low_row * kUnit, c[i][2], c[i][3]);
         }
+      }
+#pragma unroll
+      for (int i = 0; i < kColumns; ++i) {
+        columns[i].plane += planes_on, columns[i].tile += tiles_on;
+        if (columns[i].tile >= per_row) ++columns[i].plane, columns[i].tile -= per_row;
       }
     }
   }
 
   // ---- the right and the main product ----
 
-  // Where a lane's rows of the right product's inner elements lie: 16 bytes each, first those of x, then those of low.
-  struct Walk {
-    const char *x, *low;  // of the tile's first strided row
-    int row, unit, part;
+  // A load brings two units of 16 channels, or four of 8: of one row, or of neighbouring ones.
+  static constexpr int kLoad = kWide ? 4 : 2, kSteps = kLoad / 2;
+
+  // What a lane reads of a tile, from the start of shared memory: x in its first strided row (in input row `h`), low.
+  struct Source {
+    int x, h, low;
   };
 
-  ALIAS_OPS_DEVICE const char* place(const Walk& w, int first_row, int tap) const {
-    if (w.part == 1) return w.low + (w.row * p.low_row + w.unit) * kUnit;
-    const int h = input_row(a.layer.h, first_row + w.row, tap);
-    if (w.part == 2 || h < 0 || h >= a.layer.h.size) return memory + p.zero_at;
-    return w.x + (h * p.x_row + w.unit) * kUnit;
+  ALIAS_OPS_DEVICE Source source_of(const Tile& tile, int tap_h, int x_buffer, int low_buffer) const {
+    const int channel = (kWide ? 0 : lane() / 16 * 8) + lane() % 8, unit = lane() / 8 % kLoad;
+    const int row = tile.row + unit / p.load_units, h = input_row(a.layer.h, block.band * p.low_rows + row, tap_h);
+    const int along = unit % p.load_units * kUnit;
+    return {x_place(p, x_buffer, tile.image, channel, h) + along, h,
+            low_place(p, low_buffer, tile.image, row, channel) + along};
   }
 
-  ALIAS_OPS_DEVICE void advance(Walk& w, int units) const {
-    w.unit += units;
-    while (w.unit >= p.row_units) {
-      w.unit -= p.row_units;
-      if (++w.row == p.rows) w.row = 0, ++w.part;
-    }
-  }
-
-  // x~ of one tile for a pair of taps, as the left operand of the main product.
-  ALIAS_OPS_DEVICE Left<T, PRODUCTS> built(const Tile& tile, int tap_h, int tap_w, int x_buffer, int low_buffer) const {
-    // A load brings two units of 16 channels, or four of 8.
-    const int together = kWide ? 4 : 2, channel = (kWide ? 0 : lane() / 16 * 8) + lane() % 8;
-    Walk w{memory + x_place(p, x_buffer, tile.image, channel, 0),
-           memory + low_place(p, low_buffer, tile.image, tile.row, channel), 0, 0, 0};
-    advance(w, lane() / 8 % together);
-    const int first_row = block.band * p.low_rows + tile.row;
-    const char* table = memory + p.right_at + (tap_w * p.column_tiles + tile.column) * p.right_steps * kFragment;
-    float c[kParts][4] = {};
-    for (int s = 0; s < p.right_steps; s += together / 2) {
-      uint32_t tiles[4];
-      load_tiles(tiles, place(w, first_row, tap_h));
-      advance(w, together);
-      const auto left = left_of<T, PRODUCTS>(load_shared<Words<4>>(table + s * kFragment + kUnit * lane()).w);
-      step(c[0], left, right_of<T, PRODUCTS>(tiles[0], tiles[1]));
-      if constexpr (kWide) {
-        if (s + 1 < p.right_steps) {
-          const auto next = left_of<T, PRODUCTS>(load_shared<Words<4>>(table + (s + 1) * kFragment + kUnit * lane()).w);
-          step(c[0], next, right_of<T, PRODUCTS>(tiles[2], tiles[3]));
+  // x~ of a warp's tiles for a pair of taps, as left operands of the main product.
+  ALIAS_OPS_DEVICE void build(const Source (&sources)[kTilesOfWarp], int column_tile, int tap_w,
+                              Left<T, PRODUCTS> (&built)[kTilesOfWarp]) const {
+    const char* table = memory + p.right_at + (tap_w * p.column_tiles + column_tile) * p.right_steps * kFragment +
+                        kUnit * lane();
+    const int together = kLoad / p.load_units, row_bytes = p.row_units * kUnit;
+    float c[kTilesOfWarp][kParts][4] = {};
+#pragma unroll 1
+    for (int part = 0; part < 2; ++part) {
+#pragma unroll 1
+      for (int first = 0; first < p.rows; first += together) {
+        const char* from[kTilesOfWarp];
+#pragma unroll
+        for (int i = 0; i < kTilesOfWarp; ++i) {
+          const int h = sources[i].h + kStride * first, of_x = sources[i].x + first * (kStride * kUnit) * p.x_row;
+          const int of_low = sources[i].low + first * kUnit * p.low_row;
+          from[i] = memory + (part == 1 ? of_low : unsigned(h) < unsigned(a.layer.h.size) ? of_x : p.zero_at);
         }
-      } else {
-        step(c[1], left, right_of<T, PRODUCTS>(tiles[2], tiles[3]));
+        for (int at = 0; at < row_bytes; at += p.load_units * kUnit) {
+          const auto left = left_of<T, PRODUCTS>(load_shared<Words<4>>(table).w);
+          const auto next = left_of<T, PRODUCTS>(load_shared<Words<4>>(table + (kSteps - 1) * kFragment).w);
+#pragma unroll
+          for (int i = 0; i < kTilesOfWarp; ++i) {
+            uint32_t units[4];
+            load_tiles(units, from[i] + at);
+            step(c[i][0], left, right_of<T, PRODUCTS>(units[0], units[1]));
+            step(c[i][kParts - 1], next, right_of<T, PRODUCTS>(units[2], units[3]));
+          }
+          table += kSteps * kFragment;
+        }
       }
     }
-    if constexpr (kWide) {
-      // Channels 2 t and 2 t + 1 stand for inner elements t and t + 4; the weight is packed so.
-      return left_of<T, PRODUCTS>({bits_of(c[0][0]), bits_of(c[0][2]), bits_of(c[0][1]), bits_of(c[0][3])});
-    } else {
-      return left_of<T, PRODUCTS>({pair_of<T>(c[0][0], c[0][1]), pair_of<T>(c[0][2], c[0][3]),
-                                   pair_of<T>(c[1][0], c[1][1]), pair_of<T>(c[1][2], c[1][3])});
+#pragma unroll
+    for (int i = 0; i < kTilesOfWarp; ++i) {
+      if constexpr (kWide) {
+        // Channels 2 t and 2 t + 1 stand for inner elements t and t + 4; the weight is packed so.
+        built[i] = left_of<T, PRODUCTS>({bits_of(c[i][0][0]), bits_of(c[i][0][2]), bits_of(c[i][0][1]), bits_of(c[i][0][3])});
+      } else {
+        built[i] = left_of<T, PRODUCTS>({pair_of<T>(c[i][0][0], c[i][0][1]), pair_of<T>(c[i][0][2], c[i][0][3]),
+                                         pair_of<T>(c[i][1][0], c[i][1][1]), pair_of<T>(c[i][1][2], c[i][1][3])});
+      }
     }
   }
 
   ALIAS_OPS_DEVICE void main_product(int tap_h, int x_buffer, int low_buffer, int weight_buffer) {
     Tile tiles[kTilesOfWarp];
 #pragma unroll
-    for (int i = 0; i < kTilesOfWarp; ++i) tiles[i] = tile_of(p, kTilesOfWarp * warp() + i);
+    for (int i = 0; i < kTilesOfWarp; ++i) {
+      tiles[i] = tile_of(p, kTilesOfWarp * warp() + i);
+      // A warp whose second tile is none builds another one, which goes nowhere.
+      if (i > 0 && tiles[i].image < 0) tiles[i].image = 0, tiles[i].row = 0;
+    }
     if (tiles[0].image < 0) return;
+    Source sources[kTilesOfWarp];
+#pragma unroll
+    for (int i = 0; i < kTilesOfWarp; ++i) sources[i] = source_of(tiles[i], tap_h, x_buffer, low_buffer);
     const int left_over = outputs - block.output;
     for (int tap_w = 0; tap_w < a.layer.w.kernel; ++tap_w) {
-      Left<T, PRODUCTS> built_tiles[kTilesOfWarp];
-#pragma unroll
-      for (int i = 0; i < kTilesOfWarp; ++i) {
-        built_tiles[i] = built(tiles[i].image < 0 ? tiles[0] : tiles[i], tap_h, tap_w, x_buffer, low_buffer);
-      }
+      Left<T, PRODUCTS> built[kTilesOfWarp];
+      build(sources, tiles[0].column, tap_w, built);
       const char* weight = memory + p.weight_at + weight_buffer * p.weight_bytes + kUnit * lane() +
                            tap_w * kOutputTiles / 2 * kFragment;
 #pragma unroll
@@ -270,8 +306,8 @@ struct Measure {
         const auto second = right_of<T, PRODUCTS>(words.w[2], words.w[3]);
 #pragma unroll
         for (int i = 0; i < kTilesOfWarp; ++i) {
-          step(residual[i][2 * pair], built_tiles[i], first);
-          step(residual[i][2 * pair + 1], built_tiles[i], second);
+          step(residual[i][2 * pair], built[i], first);
+          step(residual[i][2 * pair + 1], built[i], second);
         }
       }
     }
@@ -353,37 +389,35 @@ struct Measure {
         for (int j = 0; j < 4; ++j) residual[i][o][j] = 0;
       }
     }
-    const int taps = a.layer.h.kernel, count = steps(a.layer, p), ahead = p.x_buffers - 1;
     clear_margins();
     copy_tables();
-    if (ahead > 0) {
-      for (int chunk = 0; chunk < ahead && chunk < p.chunks; ++chunk) copy_x(chunk, chunk);
-      copy_weight(0, 0);
+    // With buffers to spare, copies are two steps ahead of the main product and the left product one.
+    const int taps = a.layer.h.kernel, count = steps(a.layer, p);
+    const bool ahead = p.x_buffers > 1;
+    for (int s = ahead ? -2 : 0; s < count; ++s) {
+      wait_for_copies<0>();
+      barrier();
+      const int chunk = chunk_to_copy(a.layer, p, s), weight = ahead ? s + 1 : s;
+      if (chunk >= 0 && chunk < p.chunks) copy_x(chunk, chunk % p.x_buffers);
+      if (weight >= 0 && weight < count) copy_weight(weight, weight % 2);
       commit_copies();
-      wait_for_copies<0>();
-      barrier();
-      left_product(0, 0, 0);
-    }
-    for (int s = 0; s < count; ++s) {
-      const int chunk = s / taps, tap = s % taps;
-      wait_for_copies<0>();
-      barrier();
-      if (ahead > 0) {
-        // What the step before needed is free: x of the chunk before, weights and low of the step before.
-        if (tap == 0 && chunk + ahead < p.chunks) copy_x(chunk + ahead, (chunk + ahead) % p.x_buffers);
-        if (s + 1 < count) copy_weight(s + 1, (s + 1) % 2);
-        commit_copies();
-        main_product(tap, chunk % p.x_buffers, s % 2, s % 2);
-        if (s + 1 < count) left_product((s + 1) % taps, (s + 1) / taps % p.x_buffers, (s + 1) % 2);
-      } else {
-        if (tap == 0) copy_x(chunk, 0);
-        copy_weight(s, 0);
-        commit_copies();
+      if (!ahead) {
         wait_for_copies<0>();
         barrier();
-        left_product(tap, 0, 0);
-        barrier();
-        main_product(tap, 0, 0, 0);
+      }
+#pragma unroll 1
+      for (int half = 0; half < 2; ++half) {
+        const bool left = ahead == (half == 1);
+        const int now = ahead && left ? s + 1 : s;
+        if (now >= 0 && now < count) {
+          const int x_buffer = now / taps % p.x_buffers, low_buffer = now % p.low_buffers;
+          if (left) {
+            left_product(now % taps, x_buffer, low_buffer);
+          } else {
+            main_product(now % taps, x_buffer, low_buffer, now % 2);
+          }
+        }
+        if (!ahead && left) barrier();
       }
     }
     if (!whole_map(p)) return write_residual();

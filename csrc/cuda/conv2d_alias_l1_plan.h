@@ -24,6 +24,8 @@ ALIAS_OPS_BOTH bool sixteen_bits(Precision p) { return p == Precision::kBFloat16
 ALIAS_OPS_BOTH int numbers_of_unit(Precision p) { return sixteen_bits(p) ? 8 : 4; }
 // Channels that one step of the products over channels takes: 32 bytes of a weight's row.
 ALIAS_OPS_BOTH int channels_of_chunk(Precision p) { return 2 * numbers_of_unit(p); }
+// Units that one ldmatrix brings of a channel: of 8 channels, or two times 8.
+ALIAS_OPS_BOTH int units_of_load(Precision p) { return sixteen_bits(p) ? 2 : 4; }
 // Tiles of 8 output channels; in three products a step, twice as many operands want registers.
 ALIAS_OPS_BOTH constexpr int output_tiles(Precision p) { return p == Precision::kThreeTF32 ? 8 : 16; }
 
@@ -55,7 +57,8 @@ struct Plan {
   int bands, groups_of_band;     // of row_groups
   int chunks, output_blocks;     // of a group of channels
   // x of a chunk: [image][channel][row][unit]; low: [image][strided row][channel][unit].
-  int row_units;                 // of a row of x
+  int row_units;                 // of a row of x and of low, as the right product takes them
+  int load_units;                // of one row in a load of the right product: all of it, or a half or quarter
   int x_row, x_plane, x_image, x_buffers;
   int low_channel, low_row, low_image, low_buffers, low_rows;
   int left_tiles, left_steps;    // of the product along the height: tiles of 16 rows, steps along h
@@ -75,12 +78,18 @@ ALIAS_OPS_BOTH bool serves_axis(const Axis& a) {
   return kernel && a.size > 0 && a.size <= kLargestInput && a.outputs > 0 && a.outputs <= kLargestOutput;
 }
 
+// Columns of a row of x that are read: those behind the map are zeros.
+ALIAS_OPS_BOTH int columns_kept(const Layer& l, const Plan& p) {
+  const int taken = p.row_units * numbers_of_unit(l.precision), tiles = 8 * ceil_div(l.w.size, 8);
+  return taken > tiles ? taken : tiles;
+}
+
 // Where the parts of shared memory lie; `buffers` of x, two of low if more than one.
 ALIAS_OPS_BOTH int lay_out(Plan& p, int buffers) {
   p.x_buffers = buffers;
   p.low_buffers = buffers > 1 ? 2 : 1;
   p.zero_at = 0;
-  p.left_at = p.zero_at + kUnit;
+  p.left_at = p.zero_at + p.row_units * kUnit;
   p.right_at = p.left_at + p.left_bytes;
   p.weight_at = p.right_at + p.right_bytes;
   p.low_at = p.weight_at + 2 * p.weight_bytes;
@@ -99,16 +108,22 @@ ALIAS_OPS_BOTH Plan plan_of(const Layer& l, int limit) {
   p.columns = 16 / p.rows;
   p.column_tiles = ceil_div(M, p.columns);
   p.row_groups = ceil_div(N, p.rows);
-  const int tiles = p.row_groups * p.column_tiles;
   p.bands = ceil_div(p.row_groups, kSlots / p.column_tiles);
   p.groups_of_band = ceil_div(p.row_groups, p.bands);
+  if (p.column_tiles > 1) p.groups_of_band = up_to(p.groups_of_band, 0, 2);  // a warp's two tiles share their columns
   p.bands = ceil_div(p.row_groups, p.groups_of_band);
   p.chunks = ceil_div(l.channels / l.groups, channels_of_chunk(l.precision));
   p.output_blocks = ceil_div(l.outputs / l.groups, 8 * output_tiles(l.precision));
 
-  p.row_units = ceil_div(l.w.size, unit);
+  // A load of the right product is 2 or 4 units: of one row, or of neighbouring ones where these are so short.
+  const int load = units_of_load(l.precision);
+  p.load_units = load / p.rows;
+  if (p.load_units == 0) p.load_units = 1;
+  while (p.load_units < load && p.load_units < ceil_div(l.w.size, unit)) p.load_units *= 2;
+  p.row_units = up_to(ceil_div(l.w.size, unit), 0, p.load_units);
+  const int kept_units = ceil_div(columns_kept(l, p), unit);
   // Eight rows meet in one ldmatrix, four rows of eight floats in one load of the left product: each on banks of its own.
-  p.x_row = sixteen_bits(l.precision) ? up_to(p.row_units, 1, 2) : up_to(p.row_units, 2, 4);
+  p.x_row = sixteen_bits(l.precision) ? up_to(p.row_units, 1, 2) : up_to(kept_units, 2, 4);
   p.x_plane = up_to(l.h.size * p.x_row, 1, 2);
   p.x_image = channels_of_chunk(l.precision) * p.x_plane;
   p.low_rows = p.groups_of_band * p.rows;
@@ -127,7 +142,7 @@ ALIAS_OPS_BOTH Plan plan_of(const Layer& l, int limit) {
   p.residual_row = p.column_tiles * p.columns * p.residual_column + 8;
   p.residual_image = p.low_rows * p.residual_row;
 
-  p.images = whole_map(p) ? kSlots / tiles : 1;
+  p.images = whole_map(p) ? kSlots / tiles_of_image(p) : 1;
   if (p.images > l.batch) p.images = l.batch > 0 ? l.batch : 1;
   // A kernel of one row has a new chunk every step: the next one but one is on its way while two are in use.
   const int most = p.chunks * l.h.kernel == 1 ? 1 : l.h.kernel == 1 ? 3 : 2;
@@ -173,12 +188,16 @@ struct Tile {
 ALIAS_OPS_BOTH Tile tile_of(const Plan& p, int slot) {
   const int image = slot / tiles_of_image(p), rest = slot % tiles_of_image(p);
   if (image >= p.images) return {-1, 0, 0};
-  return {image, rest / p.column_tiles * p.rows, rest % p.column_tiles};
+  return {image, rest % p.groups_of_band * p.rows, rest / p.groups_of_band};
 }
 
-// Where numbers of a chunk lie in shared memory, in bytes.
+// Where numbers of a chunk lie in shared memory, in bytes; planes of x, [image][channel], follow each other.
 ALIAS_OPS_BOTH int x_place(const Plan& p, int buffer, int image, int channel, int row) {
   return p.x_at + ((buffer * p.images + image) * p.x_image + channel * p.x_plane + row * p.x_row) * kUnit;
+}
+
+ALIAS_OPS_BOTH int plane_place(const Plan& p, int buffer, int plane) {
+  return p.x_at + (buffer * p.images * p.x_image + plane * p.x_plane) * kUnit;
 }
 
 ALIAS_OPS_BOTH int low_place(const Plan& p, int buffer, int image, int row, int channel) {
@@ -191,6 +210,16 @@ ALIAS_OPS_BOTH int residual_place(const Plan& p, int image, int row, int column)
 
 // The input row under a tap of the strided row n; outside of 0..size-1 it is padding.
 ALIAS_OPS_BOTH int input_row(const Axis& a, int n, int tap) { return n * kStride + tap * a.dilation - a.padding; }
+
+// The chunk of x that is sent for at the start of a step, or none: -1. One of several buffers is free as soon as its
+// chunk's last step is over, and has to be full a step before its new chunk's first one.
+ALIAS_OPS_BOTH int chunk_to_copy(const Layer& l, const Plan& p, int step) {
+  const int taps = l.h.kernel;
+  if (p.x_buffers == 1) return step % taps == 0 ? step / taps : -1;
+  if (taps == 1) return step + 2;
+  if (step == -2) return 0;
+  return step >= 0 && step % taps == 0 ? step / taps + 1 : -1;
+}
 
 // ---- the last transform ----------------------------------------------------------------------------------------------
 
