@@ -1,13 +1,17 @@
-"""Builds the extension alias_ops._C; everything else about the package is in pyproject.toml.
+"""Builds the extensions alias_ops._C and _C_cuda; everything else about the package is in pyproject.toml.
 
 The kernels in csrc/cpu are compiled once per instruction set, the rest of csrc once, and all of it
 is linked into one module. Only PyTorch's headers and libtorch_cpu are needed of PyTorch, so it is
 looked up and never imported: that works inside pip's isolated builds too, as long as PyTorch is
-installed in the environment that pip installs into.
+installed in the environment that pip installs into. The CUDA kernels in csrc/cuda are compiled by
+nvcc into a module of their own, where PyTorch is a build for CUDA.
 
 Environment:
     ALIAS_OPS_BUILD_CPU  auto (default): go on without the extension if it cannot be built;
                          1: fail instead, with the compiler's message; 0: do not build it.
+    ALIAS_OPS_BUILD_CUDA the same for _C_cuda; auto says nothing where nvcc or PyTorch's CUDA is missing.
+    CUDA_HOME            where nvcc is, in bin; else the one on PATH, or /usr/local/cuda.
+    TORCH_CUDA_ARCH_LIST architectures, as "8.0;9.0"; else those that PyTorch was built for.
     CXX, CC              the compiler (GCC 12 or later, or Clang); CPPFLAGS, CXXFLAGS and LDFLAGS are appended.
     MAX_JOBS             compilers run at a time; all processors by default.
 """
@@ -17,6 +21,7 @@ import os
 import platform
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -33,7 +38,13 @@ try:
 except ImportError:  # setuptools before 70.1
     from wheel.bdist_wheel import bdist_wheel
 
-MODE = (os.environ.get("ALIAS_OPS_BUILD_CPU") or "auto").lower()
+CPU, CUDA = "alias_ops._C", "alias_ops._C_cuda"
+SWITCHES = {CPU: "ALIAS_OPS_BUILD_CPU", CUDA: "ALIAS_OPS_BUILD_CUDA"}
+MODES = {name: (os.environ.get(switch) or "auto").lower() for name, switch in SWITCHES.items()}
+WITHOUT = {
+    CPU: "built without its C++ extension and will run on the slower pure-PyTorch path",
+    CUDA: "built without its CUDA C++ kernels",
+}
 
 OLDEST_TORCH = (2, 10)
 TARGET_TORCH = "0x020a000000000000"  # OLDEST_TORCH, as torch/headeronly/version.h writes it
@@ -50,6 +61,9 @@ if platform.machine().lower() in ("x86_64", "amd64") and sys.maxsize > 2**32:
         "portable": [],
     }
 
+OLDEST_ARCHITECTURE = 80
+NVCC_FLAGS = ["-std=c++17", "-O3", "-DNDEBUG", "-Xcompiler", "-fPIC,-fvisibility=hidden,-Wall"]
+
 LONGEST_REASON = 12  # lines of a compiler's message in the warning
 
 CXX_OF = {"gcc": "g++", "clang": "clang++", "cc": "c++"}
@@ -59,6 +73,10 @@ class CannotBuild(CompileError):
     """The extension cannot be built here; the message is for the user."""
 
 
+class CannotFind(CannotBuild):
+    """Something is missing that most machines do without."""
+
+
 class Torch(NamedTuple):
     version: str
     include: list[Path]
@@ -66,11 +84,19 @@ class Torch(NamedTuple):
 
 
 class Unit(NamedTuple):
-    """One object file: its source and the flags that are its own."""
+    """One object file: its source and the flags that are its own; the compiler too, if it is not the usual one."""
 
     source: Path
     object: Path
     flags: list[str]
+    compiler: list[str] | None = None
+
+
+class Toolkit(NamedTuple):
+    """CUDA's compiler and what it compiles for, as 80 for 8.0."""
+
+    nvcc: Path
+    architectures: list[int]
 
 
 def find_torch() -> Torch:
@@ -99,6 +125,44 @@ def find_torch() -> Torch:
     )
 
 
+def find_toolkit(torch: Torch) -> Toolkit:
+    """nvcc, of the same major version as PyTorch's CUDA, and the architectures that PyTorch names."""
+    written = re.search(r"^cuda\b[^=\n]*= '(\d+)\.", (torch.library.parent / "version.py").read_text(), re.MULTILINE)
+    if written is None:
+        raise CannotFind(f"PyTorch {torch.version} is a build without CUDA")
+    home = os.environ.get("CUDA_HOME")
+    found = Path(home, "bin", "nvcc") if home else Path(shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc")
+    said = (
+        subprocess.run([found, "--version"], capture_output=True, text=True, check=False) if found.is_file() else None
+    )
+    version = re.search(r"release (\d+)\.", said.stdout) if said else None
+    if version is None:
+        raise CannotFind(f"no CUDA compiler: `{found} --version` does not run. Name the toolkit's folder in CUDA_HOME")
+    if version[1] != written[1]:
+        raise CannotFind(f"PyTorch {torch.version} is of CUDA {written[1]}, {found} of CUDA {version[1]}")
+    return Toolkit(found, find_architectures(torch))
+
+
+def find_architectures(torch: Torch) -> list[int]:
+    """TORCH_CUDA_ARCH_LIST, or what PyTorch was built for; those that the kernels are written for."""
+    named = os.environ.get("TORCH_CUDA_ARCH_LIST")
+    if named:
+        numbers = [int(major) * 10 + int(minor) for major, minor in re.findall(r"(\d+)\.(\d)", named)]
+    else:
+        # Asked in a process of its own: nothing here needs PyTorch imported, and it takes seconds.
+        code = "import torch; print(torch._C._cuda_getArchFlags() or '')"
+        path = os.pathsep.join([str(torch.library.parents[1]), os.environ.get("PYTHONPATH", "")])
+        environment = {**os.environ, "PYTHONPATH": path}
+        said = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment
+        )
+        numbers = [int(number) for number in re.findall(r"sm_(\d+)", said.stdout)]
+    fitting = sorted({n for n in numbers if n >= OLDEST_ARCHITECTURE})
+    if not fitting:
+        raise CannotFind(f"the CUDA kernels need compute capability 8.0; asked for {named or numbers or 'nothing'}")
+    return fitting
+
+
 def find_pybind11(torch: Torch) -> Path:
     """pybind11's own headers, or the copy that PyTorch ships."""
     try:
@@ -119,13 +183,13 @@ def find_compiler() -> list[str]:
     return python_cxx if python_cxx and compiler_version(python_cxx) else ["c++"]
 
 
-def compiler_version(compiler: list[str]) -> str:
-    """First line of ``--version``; empty if there is no such compiler."""
+def compiler_version(compiler: list[str], line: int = 0) -> str:
+    """First line of ``--version``, or another; empty if there is no such compiler."""
     try:
         done = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=False)
     except OSError:
         return ""
-    return done.stdout.partition("\n")[0].strip() if done.returncode == 0 else ""
+    return done.stdout.strip().split("\n")[line].strip() if done.returncode == 0 else ""
 
 
 def user_flags(*names: str) -> list[str]:
@@ -143,8 +207,28 @@ def system(*folders: Path) -> list[str]:
     return [flag for f in folders for flag in ("-isystem", str(f), f"-ffile-prefix-map={f}=include")]
 
 
+def plan_cuda(compiler: list[str], torch: Torch, toolkit: Toolkit, objects: Path) -> list[Unit]:
+    """Every object of the CUDA extension. What includes PyTorch's headers goes to the ordinary compiler."""
+    folder = Path("csrc/cuda")
+    codes = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in toolkit.architectures]
+    newest = toolkit.architectures[-1]
+    codes.append(f"-gencode=arch=compute_{newest},code=compute_{newest}")  # for chips to come
+    nvcc = [str(toolkit.nvcc), *(["-ccbin", shlex.join(compiler)] if os.environ.get("CXX") else []), *NVCC_FLAGS]
+    units = [Unit(s, objects / "cuda" / f"{s.stem}_cu.o", codes, nvcc) for s in sorted(folder.glob("*.cu"))]
+    stable = ["-DUSE_CUDA", "-DTORCH_TARGET_VERSION=" + TARGET_TORCH, *system(*torch.include)]
+    facts = [
+        macro("ALIAS_OPS_BUILD_COMPILER", compiler_version([str(toolkit.nvcc)], -1)),
+        macro("ALIAS_OPS_BUILD_ARCHITECTURES", " ".join(map(str, toolkit.architectures))),
+        macro("ALIAS_OPS_BUILD_TORCH", torch.version),
+        *system(find_pybind11(torch), Path(sysconfig.get_path("include"))),
+    ]
+    for source in sorted(folder.glob("*.cpp")):
+        units.append(Unit(source, objects / "cuda" / f"{source.stem}.o", facts if source.stem == "facts" else stable))
+    return units
+
+
 def plan(compiler: list[str], torch: Torch, objects: Path) -> list[Unit]:
-    """Every object of the extension, in link order.
+    """Every object of the CPU extension, in link order.
 
     Inline functions of the standard library that several objects instantiate are merged at link
     time, and the linker keeps the first: objects for lesser instruction sets must come first, or
@@ -224,36 +308,44 @@ class BuildExtension(build_ext):
         super().finalize_options()
 
     def run(self) -> None:
-        if MODE not in ("auto", "0", "1"):
-            raise CompileError(f"ALIAS_OPS_BUILD_CPU must be auto, 0 or 1, got {MODE!r}")
-        inplace = self.inplace
-        try:
-            if MODE == "0":
-                raise CannotBuild("ALIAS_OPS_BUILD_CPU=0 asks for none")
-            super().run()
-        except CannotBuild as why:
-            if MODE == "1":
-                raise
-            self.inplace = inplace
-            self.leave_out_extension()
-            if MODE == "auto":
-                reason = "\n".join(str(why).splitlines()[:LONGEST_REASON])
-                print(
-                    "\nWARNING: alias_ops is built without its C++ extension and will run on the slower pure-PyTorch "
-                    f"path.\nReason: {reason}\nALIAS_OPS_BUILD_CPU=1 makes this an error and shows all of it, "
-                    "ALIAS_OPS_BUILD_CPU=0 makes it the intended result.\n",
-                    file=sys.stderr,
-                )
+        for name, mode in MODES.items():
+            if mode not in ("auto", "0", "1"):
+                raise CompileError(f"{SWITCHES[name]} must be auto, 0 or 1, got {mode!r}")
+        self.places = {False, bool(self.inplace)}
+        for extension in list(self.extensions):
+            if MODES[extension.name] == "0":
+                self.leave_out(extension)
+        super().run()
 
-    def leave_out_extension(self) -> None:
-        """No extension in this build, and none left over from an earlier one."""
-        for inplace in {False, bool(self.inplace)}:
+    def leave_out(self, extension: Extension) -> None:
+        """The extension is not in this build, and is not left over from an earlier one."""
+        before = self.inplace
+        for inplace in self.places:
             self.inplace = inplace
-            for extension in self.extensions:
-                Path(self.get_ext_fullpath(extension.name)).unlink(missing_ok=True)
-        self.extensions = self.distribution.ext_modules = []
+            Path(self.get_ext_fullpath(extension.name)).unlink(missing_ok=True)
+        self.inplace = before
+        self.extensions = [e for e in self.extensions if e is not extension]
+        self.distribution.ext_modules = self.extensions
 
     def build_extension(self, extension: Extension) -> None:
+        mode = MODES[extension.name]
+        try:
+            self.build_or_raise(extension)
+        except CannotBuild as why:
+            if mode == "1":
+                raise
+            self.leave_out(extension)
+            if isinstance(why, CannotFind):
+                return
+            reason = "\n".join(str(why).splitlines()[:LONGEST_REASON])
+            switch = SWITCHES[extension.name]
+            print(
+                f"\nWARNING: alias_ops is {WITHOUT[extension.name]}.\nReason: {reason}\n{switch}=1 makes this an error "
+                f"and shows all of it, {switch}=0 makes it the intended result.\n",
+                file=sys.stderr,
+            )
+
+    def build_or_raise(self, extension: Extension) -> None:
         if os.name == "nt":
             raise CannotBuild("the kernels are written for GCC and Clang and do not build on Windows")
         torch, compiler = find_torch(), find_compiler()
@@ -262,7 +354,15 @@ class BuildExtension(build_ext):
                 f"no C++ compiler: `{shlex.join(compiler)} --version` does not run. "
                 "Install GCC 12 or later, or name a compiler in CXX"
             )
-        units = plan(compiler, torch, Path(self.build_temp))
+        objects = Path(self.build_temp)
+        libraries = ["-ltorch_cpu"]
+        if extension.name == CUDA:
+            toolkit = find_toolkit(torch)
+            units = plan_cuda(compiler, torch, toolkit, objects)
+            folder = toolkit.nvcc.resolve().parents[1] / "lib64"
+            libraries = ["-ltorch_cuda", *libraries, f"-L{folder}", "-lcudart_static", "-lpthread", "-ldl", "-lrt"]
+        else:
+            units = plan(compiler, torch, objects)
         with ThreadPoolExecutor(self.parallel or jobs()) as pool:
             running = [pool.submit(self.compile, compiler, unit) for unit in units]
             try:
@@ -271,10 +371,11 @@ class BuildExtension(build_ext):
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-        self.link(compiler, torch, units, Path(self.get_ext_fullpath(extension.name)))
+        self.link(compiler, torch, units, libraries, Path(self.get_ext_fullpath(extension.name)))
 
     def compile(self, compiler: list[str], unit: Unit) -> None:
-        command = [*compiler, *COMMON_FLAGS, *unit.flags, *user_flags("CPPFLAGS", "CXXFLAGS")]
+        command = [*(unit.compiler or [*compiler, *COMMON_FLAGS]), *unit.flags]
+        command += [] if unit.compiler else user_flags("CPPFLAGS", "CXXFLAGS")
         command += ["-MMD", "-MF", str(unit.object.with_suffix(".d")), "-c", str(unit.source), "-o", str(unit.object)]
         if not self.force and up_to_date(unit.object, command):
             return
@@ -288,12 +389,12 @@ class BuildExtension(build_ext):
         run(command, f"compiling {label}")
         started.replace(stamp)
 
-    def link(self, compiler: list[str], torch: Torch, units: list[Unit], module: Path) -> None:
+    def link(self, compiler: list[str], torch: Torch, units: list[Unit], libraries: list[str], module: Path) -> None:
         # Python's own flags for a loadable module (-shared, or -bundle -undefined dynamic_lookup), less its compiler.
         shared = [f for f in shlex.split(sysconfig.get_config_var("LDCXXSHARED") or "") if f.startswith("-")]
         # No rpath: alias_ops imports torch first, and the loader finds libtorch_cpu already in the process.
         command = [*compiler, *(shared or ["-shared"]), *(str(u.object) for u in units)]
-        command += [f"-L{torch.library}", "-ltorch_cpu", *user_flags("LDFLAGS"), "-o", str(module)]
+        command += [f"-L{torch.library}", *libraries, *user_flags("LDFLAGS"), "-o", str(module)]
         module.parent.mkdir(parents=True, exist_ok=True)
         print(shlex.join(command) if self.verbose > 1 else f"linking {module.name}", flush=True)
         run(command, f"linking {module.name}")
@@ -318,6 +419,9 @@ setup(
     packages=[*find_packages(include=["alias_ops", "alias_ops.*"]), "alias_ops.benchmarks"],
     package_dir={"alias_ops.benchmarks": "benchmarks"},
     package_data={"alias_ops": ["py.typed"], "alias_ops.benchmarks": ["ceilings.cpp"]},
-    ext_modules=[Extension("alias_ops._C", sorted(map(str, Path("csrc").glob("**/*.cpp"))))],
+    ext_modules=[
+        Extension(CPU, sorted(map(str, [*Path("csrc").glob("*.cpp"), *Path("csrc/cpu").glob("*.cpp")]))),
+        Extension(CUDA, sorted(map(str, Path("csrc/cuda").glob("*.c*")))),
+    ],
     cmdclass={"build_ext": BuildExtension, "bdist_wheel": Wheel},
 )

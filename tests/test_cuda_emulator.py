@@ -72,7 +72,8 @@ def test_conversions_are_those_of_pytorch():
 def test_what_ptxas_says_is_read():
     log = (
         "ptxas info : Compiling entry function '_Z1kv' for 'sm_90'\n"
-        "ptxas info : Function properties for _Z1kv\n    16 bytes stack frame, 24 bytes spill stores, 8 bytes spill loads\n"
+        "ptxas info : Function properties for _Z1kv\n"
+        "    16 bytes stack frame, 24 bytes spill stores, 8 bytes spill loads\n"
         "ptxas info : Used 255 registers, used 1 barriers, 16 bytes stack, 1024 bytes smem\n"
     )
     assert parsed(log) == [("_Z1kv", 255, 16, 32, 1024)]

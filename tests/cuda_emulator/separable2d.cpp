@@ -1,0 +1,73 @@
+// separable2d's kernels and their plans, for tests/test_cuda_separable2d.py.
+#include "separable2d_kernel.h"
+#include "separable2d_tables.h"
+
+using namespace alias_ops::cuda;
+
+namespace {
+
+std::string message;
+
+template <class T, int PRODUCTS>
+void run(int in, int out, int form, const double* factors, const void* x, void* y, int64_t maps, int64_t blocks) {
+  message = "no such kernel";
+  visit_separable_kernel<T, PRODUCTS>(in, out, Form(form), [&](auto kernel) {
+    using K = decltype(kernel);
+    constexpr SeparablePlan p = Separable2d<T, K::IN, K::OUT, K::FORM, PRODUCTS>::P;
+    const int64_t area = in * out;
+    const double *constants = factors + 2 * area, *vectors = constants + 3;
+    SeparableFactors f{factors, factors + area, constants[0], constants[1], nullptr, nullptr, nullptr, nullptr};
+    if (constants[2] != 0) {
+      f.in_h = vectors, f.in_w = vectors + in, f.out_h = vectors + 2 * in, f.out_w = vectors + 2 * in + out;
+    }
+    std::vector<Words<4>> tables(p.table_bytes() / 16);
+    auto* made = reinterpret_cast<char*>(tables.data());
+    make_separable_tables<T>(p, f, made);
+    GlobalMemory memory;
+    memory.may_read(x, maps * in * in * sizeof(T));
+    memory.may_read(made, p.table_bytes());
+    memory.may_write(y, maps * out * out * sizeof(T));
+    message = emulate(blocks, 1, p.threads(), p.shared_bytes(), memory, [&] {
+      separable2d_kernel<T, K::IN, K::OUT, K::FORM, PRODUCTS>(static_cast<const T*>(x), static_cast<T*>(y), made, maps);
+    });
+  });
+}
+
+}  // namespace
+
+// precision: 0 3xTF32, 1 TF32, 2 bfloat16, 3 float16. factors: left and right, [out][in] each; the constants of copied
+// samples of the left and of the right axis; whether there is a second term, and its in_h, in_w, out_h, out_w.
+extern "C" const char* run_separable2d(int precision, int in, int out, int form, const double* factors, const void* x,
+                                       void* y, int64_t maps, int64_t blocks) {
+  if (precision == 0) run<float, 3>(in, out, form, factors, x, y, maps, blocks);
+  if (precision == 1) run<float, 1>(in, out, form, factors, x, y, maps, blocks);
+  if (precision == 2) run<BFloat16, 1>(in, out, form, factors, x, y, maps, blocks);
+  if (precision == 3) run<Half, 1>(in, out, form, factors, x, y, maps, blocks);
+  return message.c_str();
+}
+
+// What a test asks of a plan, in this order.
+extern "C" void plan_of(int in, int out, int item, int form, int32_t* facts) {
+  const SeparablePlan p(in, out, item, Form(form));
+  const int32_t all[] = {p.maps,
+                         p.threads(),
+                         p.shared_bytes(),
+                         p.blocks(),
+                         p.x_conflicts(),
+                         p.z_read_conflicts(),
+                         p.z_write_conflicts(),
+                         p.x_pitch,
+                         p.x_step,
+                         p.z_pitch,
+                         p.right_units,
+                         p.right_tiles,
+                         p.left_units,
+                         p.left_tiles,
+                         p.row_tiles};
+  std::copy(std::begin(all), std::end(all), facts);
+}
+
+extern "C" int column_of(int form, int u, int t, int i) { return right_column(Form(form), u, t, i); }
+extern "C" int result_of(int form, int n, int slot) { return right_result(Form(form), n, slot); }
+extern "C" int row_of(int step, int slot) { return row_of_slot(step, slot); }
+extern "C" int inner_of(int u, int t, int i) { return left_inner(u, t, i); }
