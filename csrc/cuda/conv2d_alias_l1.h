@@ -280,7 +280,7 @@ struct Measure {
     }
   }
 
-  ALIAS_OPS_DEVICE void main_product(int tap_h, int x_buffer, int low_buffer, int weight_buffer) {
+  ALIAS_OPS_DEVICE void main_product(int tap_h, int x_buffer, int low_buffer) {
     Tile tiles[kTilesOfWarp];
 #pragma unroll
     for (int i = 0; i < kTilesOfWarp; ++i) {
@@ -296,7 +296,7 @@ struct Measure {
     for (int tap_w = 0; tap_w < a.layer.w.kernel; ++tap_w) {
       Left<T, PRODUCTS> built[kTilesOfWarp];
       build(sources, tiles[0].column, tap_w, built);
-      const char* weight = memory + p.weight_at + weight_buffer * p.weight_bytes + kUnit * lane() +
+      const char* weight = memory + p.weight_at + low_buffer * p.weight_bytes + kUnit * lane() +
                            tap_w * kOutputTiles / 2 * kFragment;
 #pragma unroll
       for (int pair = 0; pair < kOutputTiles / 2; ++pair) {
@@ -399,7 +399,7 @@ struct Measure {
       barrier();
       const int chunk = chunk_to_copy(a.layer, p, s), weight = ahead ? s + 1 : s;
       if (chunk >= 0 && chunk < p.chunks) copy_x(chunk, chunk % p.x_buffers);
-      if (weight >= 0 && weight < count) copy_weight(weight, weight % 2);
+      if (weight >= 0 && weight < count) copy_weight(weight, weight % p.low_buffers);
       commit_copies();
       if (!ahead) {
         wait_for_copies<0>();
@@ -414,7 +414,7 @@ struct Measure {
           if (left) {
             left_product(now % taps, x_buffer, low_buffer);
           } else {
-            main_product(now % taps, x_buffer, low_buffer, now % 2);
+            main_product(now % taps, x_buffer, low_buffer);
           }
         }
         if (!ahead && left) barrier();

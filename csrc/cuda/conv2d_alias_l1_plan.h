@@ -60,7 +60,7 @@ struct Plan {
   int row_units;                 // of a row of x and of low, as the right product takes them
   int load_units;                // of one row in a load of the right product: all of it, or a half or quarter
   int x_row, x_plane, x_image, x_buffers;
-  int low_channel, low_row, low_image, low_buffers, low_rows;
+  int low_channel, low_row, low_image, low_buffers, low_rows;  // as many buffers of weights
   int left_tiles, left_steps;    // of the product along the height: tiles of 16 rows, steps along h
   int right_steps;               // of the product along the width
   int left_bytes, right_bytes, weight_bytes;  // tables of a band; the weight's share of a step
@@ -92,7 +92,7 @@ ALIAS_OPS_BOTH int lay_out(Plan& p, int buffers) {
   p.left_at = p.zero_at + p.row_units * kUnit;
   p.right_at = p.left_at + p.left_bytes;
   p.weight_at = p.right_at + p.right_bytes;
-  p.low_at = p.weight_at + 2 * p.weight_bytes;
+  p.low_at = p.weight_at + p.low_buffers * p.weight_bytes;
   p.x_at = p.low_at + p.low_buffers * p.images * p.low_image * kUnit;
   const int working = p.x_at + p.x_buffers * p.images * p.x_image * kUnit;
   const int residual = whole_map(p) ? 4 * p.images * p.residual_image : 0;
