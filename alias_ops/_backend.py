@@ -18,6 +18,7 @@ __all__ = [
     "Unavailable",
     "availability",
     "backend",
+    "cuda_extension",
     "extension",
     "resolve",
     "serving",
@@ -32,14 +33,22 @@ class Unavailable(RuntimeError):
     """The backend asked for cannot run here."""
 
 
-def _load_extension() -> tuple[ModuleType | None, str]:
+# What they are called, and why one may not have been built.
+EXTENSIONS = {
+    "_C": ("the C++ extension", "no compiler at install time, or ALIAS_OPS_BUILD_CPU=0"),
+    "_C_cuda": ("the CUDA C++ extension", "no nvcc at install time, or ALIAS_OPS_BUILD_CUDA=0"),
+}
+
+
+def _load_extension(name: str = "_C") -> tuple[ModuleType | None, str]:
     """The extension module, or None with the reason in a user's words."""
+    what, why = EXTENSIONS[name]
     try:
-        return importlib.import_module("alias_ops._C"), ""
+        return importlib.import_module(f"alias_ops.{name}"), ""
     except ModuleNotFoundError:
-        return None, "the C++ extension was not built (no compiler at install time, or ALIAS_OPS_BUILD_CPU=0)"
+        return None, f"{what} was not built ({why})"
     except (ImportError, OSError) as error:
-        return None, f"the C++ extension does not load: {error}"
+        return None, f"{what} does not load: {error}"
 
 
 extension, _why_no_extension = _load_extension()
@@ -76,6 +85,28 @@ def _why_no_triton(device_type: str) -> str:
     return _look_for_triton(device_type)
 
 
+@cache
+def cuda_extension() -> tuple[ModuleType | None, str]:
+    """The module of CUDA C++ kernels, which registers them; or None with the reason."""
+    if torch.version.cuda is None:
+        return None, "this PyTorch is a build without CUDA"
+    return _load_extension("_C_cuda")
+
+
+@cache
+def _look_for_cuda(device_type: str) -> str:
+    """Why the CUDA C++ kernels do not run on ``device_type``, "" if they do."""
+    _, why = cuda_extension()
+    if not why and device_type != "cuda":
+        why = f"it runs on NVIDIA GPUs, not on {device_type}"
+    return why or _look_for_triton(device_type)  # calls without a CUDA C++ kernel go there
+
+
+@constant_result
+def _why_no_cuda(device_type: str) -> str:
+    return _look_for_cuda(device_type)
+
+
 def _checked(name: str, source: str) -> str:
     if name not in BACKENDS:
         raise ValueError(f"{source} must be one of {', '.join(BACKENDS)}, got {name!r}")
@@ -98,7 +129,7 @@ def availability(device_type: str = "cpu") -> dict[str, str]:
         "reference": "",
         "cpu": cpu,
         "triton": _why_no_triton(device_type),
-        "cuda": "this version has no CUDA C++ kernels",
+        "cuda": _why_no_cuda(device_type),
     }
 
 
@@ -136,7 +167,8 @@ def backend(name: str) -> Iterator[None]:
     """Force an implementation inside a ``with`` block, for the whole process.
 
     Args:
-        name: "auto", "reference" (pure PyTorch), "cpu" (the C++ extension), "triton" or "cuda".
+        name: "auto", "reference" (pure PyTorch), "cpu" (the C++ extension), "triton", or "cuda" (the CUDA C++ kernels,
+            and Triton's for calls that have none).
 
     Raises:
         ValueError: unknown name.

@@ -11,7 +11,7 @@ import torch
 
 from ._tables import UNIT_ROWS, exponent_for_left, exponent_for_right, padded, table
 
-__all__ = ["LARGEST_SMALL", "Plan", "plan"]
+__all__ = ["LARGEST_SMALL", "Plan", "outer_vectors", "plan"]
 
 # Maps of up to this many samples, and results of as many, are one product with the Kronecker matrix.
 LARGEST_SMALL = 256
@@ -66,7 +66,7 @@ def _rank_one(a: np.ndarray, noise: float, scale: float) -> tuple[np.ndarray, np
     return u, v
 
 
-def _outer_vectors(left: np.ndarray, right: np.ndarray, noise: float) -> list[np.ndarray] | None:
+def outer_vectors(left: np.ndarray, right: np.ndarray, noise: float) -> list[np.ndarray] | None:
     """in_h, in_w, out_h, out_w of a second term that is an outer product."""
     if len(left) < 2:
         return None
@@ -101,7 +101,7 @@ def plan(
         whole = np.sum([np.kron(a, b) for a, b in zip(left, right, strict=True)], 0)[None]
         made = table(whole, exponent_for_right(whole), device)
         return Plan("small", 1, made.values, made.values, None, (1.0, 2.0**-made.exponent))
-    vectors = _outer_vectors(left, right, max(4 * rounding, 1e-13))
+    vectors = outer_vectors(left, right, max(4 * rounding, 1e-13))
     if vectors is not None:
         left, right = left[:1], right[:1]
     kind = "tiled"

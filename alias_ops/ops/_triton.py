@@ -1,9 +1,10 @@
-"""Where the Triton kernels meet the dispatcher: one op stays in every graph, whoever serves it."""
+"""Where the GPU kernels meet the dispatcher: one op stays in every graph, whoever serves it."""
 
 import warnings
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -23,7 +24,8 @@ def _recorded(args: tuple) -> bool:
 
 
 def register(op: str, form: Callable[..., Any], fake: Callable[..., Any], module: str, position: int = 0) -> None:
-    """Serve ``alias_ops::op`` with its Triton kernel wherever the backend of a call is "triton".
+    """Serve ``alias_ops::op`` with its Triton kernel wherever the backend of a call is "triton", and with its CUDA C++
+    kernel where it is "cuda" and there is one for the call, in Triton otherwise.
 
     Args:
         op: name of the op, and of the function in ``module``, without a leading underscore. It takes the op's
@@ -32,7 +34,8 @@ def register(op: str, form: Callable[..., Any], fake: Callable[..., Any], module
             time to save on memory.
         fake: the op's fake implementation; given real tensors it makes ``out``, so that the two cannot differ. An op
             that returns a tuple has one for ``out``.
-        module: of ``alias_ops.kernels``; imported at the first call, for Triton may be missing.
+        module: of ``alias_ops.kernels``; imported at the first call, for Triton may be missing. One of the same name
+            with "_cuda" behind it launches the CUDA C++ kernels: it returns False for a call that it has none for.
         position: of the tensor whose device and dtype decide.
     """
 
@@ -40,17 +43,36 @@ def register(op: str, form: Callable[..., Any], fake: Callable[..., Any], module
     def launcher() -> Callable[..., None]:
         return getattr(import_module(f"alias_ops.kernels.{module}"), op.lstrip("_"))
 
+    @cache
+    def cuda_launcher() -> Callable[..., bool] | None:
+        if find_spec(f"alias_ops.kernels.{module}_cuda") is None:
+            return None
+        return getattr(import_module(f"alias_ops.kernels.{module}_cuda"), op.lstrip("_"), None)
+
     @outside_autocast
     def kernel(*args):
         out = fake(*args)
         launcher()(*args, out=out)
         return out
 
+    @outside_autocast
+    def cuda_kernel(*args):
+        launch = cuda_launcher()
+        if launch is None:
+            return kernel(*args)
+        out = fake(*args)
+        if not launch(*args, out=out):
+            launcher()(*args, out=out)
+        return out
+
     def chosen(args: tuple) -> Callable[..., Any] | None:
         x = args[position]
-        if _backend.serving(x) != "triton":
+        backend = _backend.serving(x)
+        if backend not in ("triton", "cuda"):
             return None
-        return form if x.dtype is torch.float64 or _recorded(args) else kernel
+        if x.dtype is torch.float64 or _recorded(args):
+            return form
+        return cuda_kernel if backend == "cuda" else kernel
 
     def on_gpu(*args):
         return (chosen(args) or form)(*args)

@@ -326,25 +326,31 @@ struct SeparableKernel {
   static constexpr Form FORM = FORM_;
 };
 
+template <int... N>
+struct Sides {};
+
+// Of the larger of a map and its result; alias_ops/kernels/separable2d_cuda.py lists them too.
+using SeparableSides = Sides<8, 14, 16, 28, 32, 56, 64, 112>;
+
+template <class T, int PRODUCTS, int N, class Visit>
+inline bool visit_side(int in, int out, Form form, Visit&& visit) {
+  if (in == N && out == N / 2 && form != Form::kHalfOut) {
+    form == Form::kDense ? visit(SeparableKernel<T, N, N / 2, Form::kDense, PRODUCTS>())
+                         : visit(SeparableKernel<T, N, N / 2, Form::kHalfIn, PRODUCTS>());
+    return true;
+  }
+  if (in == N / 2 && out == N && form != Form::kHalfIn) {
+    form == Form::kDense ? visit(SeparableKernel<T, N / 2, N, Form::kDense, PRODUCTS>())
+                         : visit(SeparableKernel<T, N / 2, N, Form::kHalfOut, PRODUCTS>());
+    return true;
+  }
+  return false;
+}
+
 // Calls ``visit`` with the SeparableKernel for these sizes and form; false if there is none.
-template <class T, int PRODUCTS, class Visit>
-inline bool visit_separable_kernel(int in, int out, Form form, Visit&& visit) {
-  bool found = false;
-  const auto either = [&](auto side) {
-    constexpr int N = decltype(side)::value;
-    if (in == N && out == N / 2 && form != Form::kHalfOut) {
-      found = true;
-      form == Form::kDense ? visit(SeparableKernel<T, N, N / 2, Form::kDense, PRODUCTS>())
-                           : visit(SeparableKernel<T, N, N / 2, Form::kHalfIn, PRODUCTS>());
-    } else if (in == N / 2 && out == N && form != Form::kHalfIn) {
-      found = true;
-      form == Form::kDense ? visit(SeparableKernel<T, N / 2, N, Form::kDense, PRODUCTS>())
-                           : visit(SeparableKernel<T, N / 2, N, Form::kHalfOut, PRODUCTS>());
-    }
-  };
-  const auto all = [&](auto... sides) { (either(sides), ...); };
-  all(Side<8>(), Side<14>(), Side<16>(), Side<28>(), Side<32>(), Side<56>(), Side<64>(), Side<112>());
-  return found;
+template <class T, int PRODUCTS, class Visit, int... N>
+inline bool visit_separable_kernel(Sides<N...>, int in, int out, Form form, Visit&& visit) {
+  return (visit_side<T, PRODUCTS, N>(in, out, form, visit) || ...);
 }
 
 }  // namespace alias_ops::cuda

@@ -102,12 +102,14 @@ struct SeparablePlan {
     // Rows of z that one access reads, of kHalfIn every other one, must lie 8 banks apart.
     z_pitch = 8 * column_tiles;
     while (z_pitch * (form == Form::kHalfIn ? 2 : 1) % 16 != 8) z_pitch += 4;
-    // The least conflicts, then the least memory. Rows can be set apart only if they are whole copies of 16 bytes.
-    int best = x_conflicts();
+    // The least time for rows of x and of z, then the least memory. Rows of x can be set apart only if they are whole
+    // copies of 16 bytes.
+    int best = 1 << 30;
     for (int pad = 0; pad <= (in * item % 16 == 0 ? 1 : 0); ++pad) {
       for (int step = 1; step <= 4; step *= 2) {
-        const int pitch = in + pad * 16 / item, count = conflicts_of_x(pitch, step);
-        if (count < best) best = count, x_pitch = pitch, x_step = step;
+        const int pitch = in + pad * 16 / item;
+        const int cost = in * conflicts_of_x(pitch, step) + out * conflicts_of_z_writes(step);
+        if (cost < best) best = cost, x_pitch = pitch, x_step = step;
       }
     }
   }
@@ -157,26 +159,21 @@ struct SeparablePlan {
   constexpr int conflicts_of_x(int pitch, int step) const {
     const int bytes = together * item;
     return conflicts(bytes < 4 ? 1 : bytes / 4,
-                     [=](int l) { return (row_of_slot(step, l / 4) * pitch + 4 * (l % 4)) * item / 4; });
+                     [&](int l) { return (row_of_slot(step, l / 4) * pitch + 4 * (l % 4)) * item / 4; });
   }
   constexpr int x_conflicts() const { return conflicts_of_x(x_pitch, x_step); }
   constexpr int z_read_conflicts() const {
     const int apart = form == Form::kHalfIn ? 2 : 1;
-    return conflicts(1, [=](int l) { return apart * left_inner(0, l % 4, 0) * z_pitch + l / 4; });
+    return conflicts(1, [&](int l) { return apart * left_inner(0, l % 4, 0) * z_pitch + l / 4; });
   }
-  constexpr int z_write_conflicts() const {
-    const int step = x_step, pitch = z_pitch;
+  constexpr int conflicts_of_z_writes(int step) const {
+    const int pitch = z_pitch;
     if (form == Form::kHalfOut) {
-      return conflicts(4, [=](int l) { return row_of_slot(step, l / 4) * pitch + 8 * (l % 4); });
+      return conflicts(4, [&](int l) { return row_of_slot(step, l / 4) * pitch + 8 * (l % 4); });
     }
-    return conflicts(2, [=](int l) { return row_of_slot(step, l / 4) * pitch + 2 * (l % 4); });
+    return conflicts(2, [&](int l) { return row_of_slot(step, l / 4) * pitch + 2 * (l % 4); });
   }
-};
-
-// The larger side of the maps that kernels are made for; separable2d_kernel.h lists them.
-template <int N>
-struct Side {
-  static constexpr int value = N;
+  constexpr int z_write_conflicts() const { return conflicts_of_z_writes(x_step); }
 };
 
 }  // namespace alias_ops::cuda

@@ -16,6 +16,18 @@ struct SeparableFactors {
   const double *in_h, *in_w, *out_h, *out_w;
 };
 
+// From numbers one after the other: left and right, the constants of the copied samples of left and right, whether
+// there is a second term, then its in_h, in_w, out_h, out_w.
+inline SeparableFactors separable_factors(const SeparablePlan& p, const double* numbers) {
+  const int area = p.in * p.out;
+  const double *constants = numbers + 2 * area, *vectors = constants + 3;
+  SeparableFactors f{numbers, numbers + area, constants[0], constants[1], nullptr, nullptr, nullptr, nullptr};
+  if (constants[2] != 0) {
+    f.in_h = vectors, f.in_w = vectors + p.in, f.out_h = vectors + 2 * p.in, f.out_w = vectors + 2 * p.in + p.out;
+  }
+  return f;
+}
+
 // Rows of results and columns of samples that a table's row and column stand for.
 inline double factor_at(const SeparablePlan& p, const double* factor, int result, int sample) {
   const int row = p.form == Form::kHalfOut ? 2 * result + 1 : result;

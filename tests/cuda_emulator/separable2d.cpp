@@ -8,42 +8,46 @@ namespace {
 
 std::string message;
 
-template <class T, int PRODUCTS>
-void run(int in, int out, int form, const double* factors, const void* x, void* y, int64_t maps, int64_t blocks) {
+template <class T, int PRODUCTS, class Made>
+void run(Made made_for, int in, int out, int form, const void* x, const char* tables, void* y, int64_t maps,
+         int64_t blocks) {
   message = "no such kernel";
-  visit_separable_kernel<T, PRODUCTS>(in, out, Form(form), [&](auto kernel) {
+  visit_separable_kernel<T, PRODUCTS>(made_for, in, out, Form(form), [&](auto kernel) {
     using K = decltype(kernel);
     constexpr SeparablePlan p = Separable2d<T, K::IN, K::OUT, K::FORM, PRODUCTS>::P;
-    const int64_t area = in * out;
-    const double *constants = factors + 2 * area, *vectors = constants + 3;
-    SeparableFactors f{factors, factors + area, constants[0], constants[1], nullptr, nullptr, nullptr, nullptr};
-    if (constants[2] != 0) {
-      f.in_h = vectors, f.in_w = vectors + in, f.out_h = vectors + 2 * in, f.out_w = vectors + 2 * in + out;
-    }
-    std::vector<Words<4>> tables(p.table_bytes() / 16);
-    auto* made = reinterpret_cast<char*>(tables.data());
-    make_separable_tables<T>(p, f, made);
     GlobalMemory memory;
     memory.may_read(x, maps * in * in * sizeof(T));
-    memory.may_read(made, p.table_bytes());
+    memory.may_read(tables, p.table_bytes());
     memory.may_write(y, maps * out * out * sizeof(T));
     message = emulate(blocks, 1, p.threads(), p.shared_bytes(), memory, [&] {
-      separable2d_kernel<T, K::IN, K::OUT, K::FORM, PRODUCTS>(static_cast<const T*>(x), static_cast<T*>(y), made, maps);
+      separable2d_kernel<T, K::IN, K::OUT, K::FORM, PRODUCTS>(static_cast<const T*>(x), static_cast<T*>(y), tables,
+                                                              maps);
     });
   });
 }
 
 }  // namespace
 
-// precision: 0 3xTF32, 1 TF32, 2 bfloat16, 3 float16. factors: left and right, [out][in] each; the constants of copied
-// samples of the left and of the right axis; whether there is a second term, and its in_h, in_w, out_h, out_w.
-extern "C" const char* run_separable2d(int precision, int in, int out, int form, const double* factors, const void* x,
+// precision: 0 3xTF32, 1 TF32, 2 bfloat16, 3 float16; all sides of the first, a cross-section of the others, which
+// take as long to compile.
+extern "C" const char* run_separable2d(int precision, int in, int out, int form, const void* x, const char* tables,
                                        void* y, int64_t maps, int64_t blocks) {
-  if (precision == 0) run<float, 3>(in, out, form, factors, x, y, maps, blocks);
-  if (precision == 1) run<float, 1>(in, out, form, factors, x, y, maps, blocks);
-  if (precision == 2) run<BFloat16, 1>(in, out, form, factors, x, y, maps, blocks);
-  if (precision == 3) run<Half, 1>(in, out, form, factors, x, y, maps, blocks);
+  if (precision == 0) run<float, 3>(SeparableSides(), in, out, form, x, tables, y, maps, blocks);
+  if (precision == 1) run<float, 1>(Sides<28>(), in, out, form, x, tables, y, maps, blocks);
+  if (precision == 2) run<BFloat16, 1>(Sides<14, 64>(), in, out, form, x, tables, y, maps, blocks);
+  if (precision == 3) run<Half, 1>(Sides<16, 28>(), in, out, form, x, tables, y, maps, blocks);
   return message.c_str();
+}
+
+// factors: as csrc/cuda/ops.cpp takes them. Without ``tables``, their size alone.
+extern "C" int make_tables(int precision, int in, int out, int form, const double* factors, char* tables) {
+  const SeparablePlan p(in, out, precision < 2 ? 4 : 2, Form(form));
+  if (tables == nullptr) return p.table_bytes();
+  const SeparableFactors f = separable_factors(p, factors);
+  if (precision < 2) make_separable_tables<float>(p, f, tables);
+  if (precision == 2) make_separable_tables<BFloat16>(p, f, tables);
+  if (precision == 3) make_separable_tables<Half>(p, f, tables);
+  return p.table_bytes();
 }
 
 // What a test asks of a plan, in this order.
