@@ -1,13 +1,17 @@
 """The one-pass convolution measure in CUDA C++, run on the CPU by the emulator, against the definition in float64."""
 
 import ctypes
+import re
 
 import pytest
 import torch
-from cuda_kernels import LIMITS, compiled, emulated, message_of, pointer
+from cuda_kernels import KERNELS, LIMITS, compiled, emulated, message_of, pointer
 from helpers import LAYOUTS, assert_close, randn, spectrum_l1
 
-from alias_ops.kernels import conv2d_alias_l1_cuda as packing
+import alias_ops
+from alias_ops import _backend
+from alias_ops.kernels import conv2d_alias_l1_cuda as launcher
+from alias_ops.kernels import conv2d_alias_l1_cuda_tables as packing
 from alias_ops.reference import conv2d_aliasing
 
 DRIVER = "conv2d_alias_l1.cpp"
@@ -22,35 +26,44 @@ def pair(value):
 
 def numbers_of(x, weight, padding, dilation, groups, precision):
     axes = [n for d in (0, 1) for n in (x.shape[d + 2], weight.shape[d + 2], pair(padding)[d], pair(dilation)[d])]
-    values = [*x.shape[:2], len(weight), groups, packing.PRECISIONS.index(precision), *axes]
+    return [*x.shape[:2], len(weight), groups, packing.PRECISIONS.index(precision), *axes]
+
+
+def integers(values):
     return (ctypes.c_int64 * len(values))(*values)
 
 
-def plan_of(numbers, limit=LIMITS["sm_90"]):
-    out = (ctypes.c_int64 * len(packing.Plan._fields))()
-    emulated(DRIVER).plan(numbers, limit, out)
+def plan_of(numbers, limit):
+    out = integers([0] * len(packing.Plan._fields))
+    emulated(DRIVER).plan(integers(numbers), limit, out)
     return packing.Plan(*out)
 
 
-def measured(x, weight, padding=0, dilation=1, groups=1, precision="tf32x3", limit=LIMITS["sm_90"], copied=None):
+def launch(x, packed, tables, numbers, limit, scale, scratch, out, copied=-1):
+    """One call of the emulated kernel; it writes every number of out, and reads nothing that is not x or a table."""
+    reach = 1 + sum((size - 1) * stride for size, stride in zip(x.shape, x.stride()))
+    for written in (scratch, out):
+        written.fill_(torch.nan)
+    message = message_of(
+        emulated(DRIVER).measure, integers(numbers), limit, pointer(x), integers(x.stride()), copied,
+        ctypes.c_int64(reach * x.element_size()), *map(pointer, (packed, *tables)), ctypes.c_float(scale),
+        pointer(scratch), pointer(out),
+    )  # fmt: skip
+    assert message == ""
+
+
+def measured(x, weight, padding=0, dilation=1, groups=1, precision="tf32x3", limit=LIMITS["sm_90"], copied=-1):
     """Norms of every map, by the emulated kernel; and its plan."""
     numbers = numbers_of(x, weight, padding, dilation, groups, precision)
     plan = plan_of(numbers, limit)
     assert plan.shared, "not served"
-    geometry = tuple(
-        (x.shape[d + 2], weight.shape[d + 2], 2, pair(padding)[d], pair(dilation)[d]) for d in (0, 1)
-    )
-    tables = packing.tables(geometry, plan, precision, torch.device("cpu"))
+    axes = [(x.shape[d + 2], weight.shape[d + 2], 2, pair(padding)[d], pair(dilation)[d]) for d in (0, 1)]
+    tables = packing.tables(tuple(axes), plan, precision, torch.device("cpu"))
     packed = packing.packed_weight(weight, groups, plan, precision)
-    out = torch.full((len(x), len(weight)), torch.nan)
-    reach = 1 + sum((size - 1) * stride for size, stride in zip(x.shape, x.stride()))
-    message = message_of(
-        emulated(DRIVER).measure, numbers, limit, pointer(x), (ctypes.c_int64 * 4)(*x.stride()),
-        packing.copied_bytes(x) if copied is None else copied, pointer(packed), *map(pointer, tables),
-        ctypes.c_float(packing.scale_of(precision)), pointer(out), ctypes.c_int64(reach * x.element_size()),
-        ctypes.c_int64(packed.numel() * packed.element_size()),
-    )  # fmt: skip
-    assert message == ""
+    outputs = [-(-(size + 2 * p - d * (k - 1)) // 2) for size, k, _, p, d in axes]
+    scratch = torch.empty(launcher.scratch_numbers(plan, len(x), len(weight), groups, outputs[0] * outputs[1]))
+    out = torch.empty(len(x), len(weight))
+    launch(x, packed, tables, numbers, limit, packing.scale_of(precision), scratch, out, copied)
     return out, plan
 
 
@@ -60,7 +73,7 @@ def expected_of(x, weight, padding=0, dilation=1, groups=1):
     )
 
 
-def assert_measures(x, weight, precision="tf32x3", limit=LIMITS["sm_90"], copied=None, scale=None, **geometry):
+def assert_measures(x, weight, precision="tf32x3", limit=LIMITS["sm_90"], copied=-1, scale=None, **geometry):
     out, plan = measured(x, weight, precision=precision, limit=limit, copied=copied, **geometry)
     assert_close(out, expected_of(x, weight, **geometry), ALLOWED[precision], scale=scale)
     return out, plan
@@ -99,6 +112,10 @@ CASES = {
 }
 
 
+# Every way to cut a map.
+FEWER = ("rows of 16 outputs", "two rows a tile", "7 x 7 outputs", "four rows a tile", "kernel 1", "groups", "bands")
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_geometries_in_float32(name):
     sizes, geometry = CASES[name]
@@ -108,8 +125,7 @@ def test_geometries_in_float32(name):
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16", "tf32"])
-@pytest.mark.parametrize("name", ["rows of 16 outputs", "two rows a tile", "7 x 7 outputs", "four rows a tile", "kernel 1",
-                                  "groups", "bands"])  # fmt: skip
+@pytest.mark.parametrize("name", FEWER)
 def test_geometries_in_fewer_bits(name, precision):
     sizes, geometry = CASES[name]
     x, weight = operands(*sizes, precision, groups=geometry.get("groups", 1))
@@ -182,6 +198,11 @@ def test_layouts(layout):
     assert_measures(x, weight, padding=1, scale=spectrum_l1(strided, 1))
 
 
+def copied_bytes(x, weight, precision):
+    numbers = integers(numbers_of(x, weight, 1, 1, 1, precision))
+    return emulated(DRIVER).copied(numbers, pointer(x), integers(x.stride()))
+
+
 @pytest.mark.parametrize(
     ("precision", "width", "copied"),
     [("bfloat16", 16, 16), ("bfloat16", 12, 8), ("bfloat16", 10, 4), ("bfloat16", 9, 0),
@@ -189,12 +210,12 @@ def test_layouts(layout):
 )  # fmt: skip
 def test_rows_are_copied_by_as_much_as_they_allow(precision, width, copied):
     x, weight = operands(2, 3, 4, (6, width), 3, precision)
-    assert packing.copied_bytes(x) == copied
+    assert copied_bytes(x, weight, precision) == copied
     together, _ = assert_measures(x, weight, precision, padding=1)
     one_by_one, _ = measured(x, weight, padding=1, precision=precision, copied=0)
     assert torch.equal(together, one_by_one)
     shifted = torch.empty(x.numel() + 1, dtype=x.dtype)[1:].view(x.shape).copy_(x)
-    assert packing.copied_bytes(shifted) <= x.element_size()
+    assert copied_bytes(shifted, weight, precision) <= x.element_size()
     assert torch.equal(measured(shifted, weight, padding=1, precision=precision)[0], together)
 
 
@@ -208,19 +229,105 @@ def test_rows_of_rounded_tables_keep_their_sum(precision):
     assert packing.rounded(low - select, precision)[1].sum(-1).abs().max() > 1e-6
 
 
+# ---- through the package ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The backend "cuda" on CPU tensors, by the emulator; yields the images of every launch."""
+    if reason := _backend.availability("cpu")["triton"]:
+        pytest.skip(reason)
+    listed, limit = [], LIMITS["sm_90"]
+
+    def plan(like, layer, shared_memory):
+        return torch.tensor(plan_of(layer, shared_memory))
+
+    def serve(x, weight, left, right, wave_h, wave_w, layer, shared_memory, scale, scratch, out):
+        listed.append(len(x))
+        launch(x, weight, (left, right, wave_h, wave_w), layer, shared_memory, scale, scratch, out)
+        return True
+
+    with torch.library._scoped_library("alias_ops", "FRAGMENT") as fragment:
+        fragment.define(launcher_schema("_cuda_conv2d_alias_l1_plan"))
+        fragment.define(launcher_schema("_cuda_conv2d_alias_l1"))
+        fragment.impl("_cuda_conv2d_alias_l1_plan", plan, "CPU")
+        fragment.impl("_cuda_conv2d_alias_l1", serve, "CPU")
+        monkeypatch.setattr(_backend, "_why_no_cuda", lambda device_type: "")
+        monkeypatch.setattr(launcher, "_shared_memory", lambda device: limit)
+        monkeypatch.setattr(launcher, "_plans", {})
+        with alias_ops.backend("cuda"):
+            yield listed
+
+
+def launcher_schema(name):
+    """As csrc/cuda/conv2d_ops.cpp registers it."""
+    text = (KERNELS / "conv2d_ops.cpp").read_text()
+    found = re.search(rf'm\.def\(\s*("{name}\((?:[^"]|"\s*")*")\)', text)
+    return re.sub(r'"\s*"', "", found[1]).strip('"')
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_the_operator_asks_for_it(calls, dtype):
+    x, weight = randn(2, 6, 9, 8, dtype=dtype), randn(4, 3, 3, 3, dtype=dtype, seed=1)
+    geometry = {"padding": 1, "groups": 2}
+    out = alias_ops.conv2d_aliasing(x, weight, **geometry, reduction="none")
+    assert calls == [2]
+    assert_close(out, expected_of(x, weight, **geometry), dtype)
+
+
+def test_calls_that_are_for_triton(calls):
+    x, weight = randn(2, 3, 9, 8, dtype=torch.float32), randn(4, 3, 3, 3, dtype=torch.float32, seed=1)
+    output = torch.nn.functional.conv2d(x, weight, stride=2)
+    for others in ({"stride": 3}, {"stride": (2, 1)}, {"output": output}):
+        out = alias_ops.conv2d_aliasing(x, weight, **others, reduction="none")
+        others.pop("output", None)
+        assert_close(out, conv2d_aliasing(x.double(), weight.double(), **others, reduction="none"), torch.float32)
+    for kernel in (2, 9):
+        weight = randn(4, 3, kernel, kernel, dtype=torch.float32, seed=1)
+        out = alias_ops.conv2d_aliasing(x, weight, padding=2, reduction="none")
+        assert_close(out, expected_of(x, weight, padding=2), torch.float32)
+    assert alias_ops.conv2d_aliasing(x.double(), weight.double(), padding=2).dtype == torch.float64
+    assert calls == []
+
+
+def test_no_images(calls):
+    x, weight = torch.empty(0, 3, 9, 8), randn(4, 3, 3, 3, dtype=torch.float32)
+    assert alias_ops.conv2d_aliasing(x, weight, reduction="none").shape == (0, 4)
+    assert calls == []
+
+
+def test_residuals_in_memory_a_chunk_at_a_time(calls, monkeypatch):
+    x, weight = randn(3, 2, 34, 34, dtype=torch.float32), randn(3, 2, 1, 1, dtype=torch.float32, seed=1)
+    monkeypatch.setattr(launcher, "LARGEST_SCRATCH", 2 * 4 * 8 * 17 * 17)
+    out = alias_ops.conv2d_aliasing(x, weight, reduction="none")
+    assert calls == [2, 1]
+    assert_close(out, expected_of(x, weight), torch.float32)
+
+
+def test_gradients_are_those_of_the_other_backends(calls):
+    x, weight = randn(1, 2, 6, 6, dtype=torch.float32), randn(3, 2, 3, 3, dtype=torch.float32, seed=1)
+    exact = x.double().requires_grad_(), weight.double().requires_grad_()
+    expected = torch.autograd.grad(expected_of(*exact, padding=1).sum(), exact)
+    leaves = x.requires_grad_(), weight.requires_grad_()
+    norms = alias_ops.conv2d_aliasing(*leaves, padding=1, reduction="sum")
+    for gradient, other in zip(torch.autograd.grad(norms, leaves), expected, strict=True):
+        assert_close(gradient, other, torch.float32)
+    assert calls == [1]
+
+
 # ---- what the compiler makes of it -----------------------------------------------------------------------------------
 
-KERNELS = """
-#include "conv2d_alias_l1.h"
+SOURCE = """
+#include "conv2d_alias_l1_kernel.h"
 using namespace alias_ops::cuda;
 using namespace alias_ops::cuda::conv2d;
 namespace alias_ops::cuda::conv2d {
-template __global__ void conv2d_alias_l1<BFloat16, 1>(const Arguments);
-template __global__ void conv2d_alias_l1<Half, 1>(const Arguments);
-template __global__ void conv2d_alias_l1<float, 1>(const Arguments);
-template __global__ void conv2d_alias_l1<float, 3>(const Arguments);
-template __global__ void residual_l1<1>(const Arguments);
-template __global__ void residual_l1<3>(const Arguments);
+template __global__ void conv2d_alias_l1_kernel<BFloat16, 1>(const Arguments);
+template __global__ void conv2d_alias_l1_kernel<Half, 1>(const Arguments);
+template __global__ void conv2d_alias_l1_kernel<float, 1>(const Arguments);
+template __global__ void conv2d_alias_l1_kernel<float, 3>(const Arguments);
+template __global__ void residual_l1_kernel<1>(const Arguments);
+template __global__ void residual_l1_kernel<3>(const Arguments);
 }  // namespace alias_ops::cuda::conv2d
 """
 
@@ -228,7 +335,7 @@ template __global__ void residual_l1<3>(const Arguments);
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
 def test_every_kernel_fits(architecture):
     """No register spilled, nothing on the stack; shared memory is the plan's, which is held against the same limits."""
-    kernels = compiled(KERNELS, architecture)
+    kernels = compiled(SOURCE, architecture)
     assert len(kernels) == 6
     for kernel in kernels:
         assert kernel.spilled == kernel.stack == kernel.shared == 0, kernel

@@ -7,7 +7,7 @@ import pytest
 from cuda_kernels import LIMITS, emulated, message_of
 
 DRIVER = "conv2d_alias_l1_plan.cpp"
-PRECISIONS = range(4)
+PRECISIONS = range(4)  # as csrc/cuda/ops.h numbers them
 LIMITS_OF = sorted(set(LIMITS.values()))
 
 

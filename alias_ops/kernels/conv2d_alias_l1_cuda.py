@@ -1,189 +1,97 @@
-"""What the CUDA C++ kernel of ``conv2d_alias_l1`` reads beside x: tables and weights as the lanes of a warp hold them.
+"""``conv2d_alias_l1`` by the CUDA C++ kernel: identity 4 in one pass, for stride 2 and maps of up to 32 x 32 outputs.
 
-``csrc/cuda/conv2d_alias_l1_plan.h`` says how a layer is cut; its numbers come here as a :class:`Plan`. Operands of a
-matrix unit lie in tiles of 16 rows by 32 bytes (the left one) or 8 columns by 32 bytes (the right one), lane by lane;
-"Matrix Fragments" in the PTX manual says which lane holds what.
+What it does not serve is for the Triton kernels: other strides, kernels of even size or above 7, larger maps, and calls
+that bring the layer's output, which identity 7 makes cheaper than any convolution.
 """
 
-from typing import NamedTuple
-
 import torch
-import torch.nn.functional as F
 
-from .. import designs
-from ..designs._cache import cached
-from .conv2d_alias_l1_tables import Axis, Geometry
+from ._precision import products
+from .conv2d_alias_l1_cuda_tables import PRECISIONS, STRIDE, Plan, packed_weight, scale_of, tables
 
-__all__ = ["PRECISIONS", "Plan", "Tables", "copied_bytes", "packed_weight", "scale_of", "tables"]
+__all__ = ["conv2d_alias_l1", "images_at_once", "plan_of", "precision_of", "scratch_numbers"]
 
-# In the order of the kernel's own list.
-PRECISIONS = ("bfloat16", "float16", "tf32", "tf32x3")
+# Where a map is cut into bands its residual goes through memory, a chunk of images at a time.
+LARGEST_SCRATCH = 256 << 20
 
-# float16 has no room for sums of numbers near its largest one: low and x~ are kept smaller, by powers of two.
-LOW_SCALE = {"float16": 0.25}
-SCALE = {"float16": 0.125}
+# Images of a block at most: beyond it, a plan does not depend on the batch.
+MOST_IMAGES = 16
 
-STRIDE = 2
+# What csrc/cuda/conv2d_ops.cpp takes as a number of a layer.
+LARGEST_NUMBER = 1 << 24
 
-
-class Plan(NamedTuple):
-    """Of the header's ``Plan``, what the layouts depend on; ``shared`` is 0 where the kernel does not serve a layer."""
-
-    shared: int
-    rows: int
-    columns: int
-    column_tiles: int
-    low_rows: int
-    bands: int
-    chunks: int
-    output_blocks: int
-    row_units: int
-    left_tiles: int
-    left_steps: int
-    output_tiles: int
-    images: int
-    x_buffers: int
+_plans: dict[tuple[int, ...], Plan] = {}
 
 
-class Tables(NamedTuple):
-    """``left``, ``right`` of the type that the products take; ``wave_h``, ``wave_w`` float32. On the layer's device."""
-
-    left: torch.Tensor
-    right: torch.Tensor
-    wave_h: torch.Tensor
-    wave_w: torch.Tensor
+def precision_of(x: torch.Tensor) -> str | None:
+    """How the kernel takes products of x's dtype, None if it does not."""
+    if x.dtype is torch.float32:
+        return "tf32x3" if products(x) == 3 else "tf32"
+    return {torch.bfloat16: "bfloat16", torch.float16: "float16"}.get(x.dtype)
 
 
-def dtype_of(precision: str) -> torch.dtype:
-    return {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(precision, torch.float32)
+def _shared_memory(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).shared_memory_per_block_optin
 
 
-def scale_of(precision: str) -> float:
-    """By what the kernel has to multiply its result."""
-    return 1 / SCALE.get(precision, 1.0)
+def plan_of(numbers: list[int], shared_memory: int) -> Plan:
+    """The plan of a layer; its batch counts as far as a block's images do."""
+    key = (min(numbers[0], MOST_IMAGES), *numbers[1:], shared_memory)
+    if key not in _plans:
+        made = torch.ops.alias_ops._cuda_conv2d_alias_l1_plan(torch.empty(0), list(key[:-1]), shared_memory)
+        _plans[key] = Plan(*made.tolist())
+    return _plans[key]
 
 
-def rounded(values: torch.Tensor, precision: str) -> torch.Tensor:
-    """float64 values at the precision that the products take operands in, as float64."""
-    if precision == "tf32":
-        bits = values.float().view(torch.int32)
-        return ((bits + 0x1000) & ~0x1FFF).view(torch.float32).double()
-    return values.to(dtype_of(precision)).double()
+def scratch_numbers(plan: Plan, images: int, outputs: int, groups: int, area: int) -> int:
+    """Numbers of the residuals that go through memory."""
+    return 0 if plan.bands == 1 else images * groups * -(-outputs // groups // 8) * 8 * area
 
 
-def rounded_in_sum(values: torch.Tensor, precision: str) -> torch.Tensor:
-    """The same, but the sum of the last dimension is kept as well as its smallest element can be.
+def images_at_once(plan: Plan, batch: int, outputs: int, groups: int, area: int) -> int:
+    each = 4 * scratch_numbers(plan, 1, outputs, groups, area)
+    return batch if each == 0 else min(batch, max(1, LARGEST_SCRATCH // each))
 
-    What rounding one element leaves goes to the next smaller one: the rows of Q = P - S add up to 0 where no padding
-    cuts them, and have to go on doing so, or the mean of x would leak into every bin.
+
+def conv2d_alias_l1(
+    x, weight, bias, output, tables_h, tables_w, stride, padding, dilation, groups, *, out: torch.Tensor
+) -> bool:
+    """Write the norms to ``out`` if the kernel serves the call; ``ops.conv2d_alias_l1`` has its arguments.
+
+    Args:
+        out: float32 [B, Cout], contiguous.
+
+    Returns:
+        False if it does not; ``out`` is as it was.
     """
-    order = values.abs().argsort(-1, descending=True)
-    sorted_values, out = values.gather(-1, order), torch.empty_like(values)
-    rest = torch.zeros_like(values[..., 0])
-    for i in range(values.shape[-1]):
-        wanted = sorted_values[..., i] + rest
-        out[..., i] = rounded(wanted, precision)
-        rest = wanted - out[..., i]
-    return torch.empty_like(out).scatter_(-1, order, out)
-
-
-def left_operands(matrix: torch.Tensor, sixteen: bool) -> torch.Tensor:
-    """[..., 16 rows x tiles, inner] as [..., tile, step, lane, word], flat behind the leading dimensions."""
-    inner = (2, 4, 2) if sixteen else (2, 4, 1)
-    *lead, rows, columns = matrix.shape
-    tiles, steps = rows // 16, columns // (16 if sixteen else 8)
-    parts = matrix.reshape(*lead, tiles, 2, 8, steps, *inner)  # tile, half, g; step, second, t, neighbour
-    n = len(lead)
-    order = (n, n + 3, n + 2, n + 5, n + 4, n + 1, n + 6)
-    return parts.permute(*range(n), *order).reshape(*lead, -1)
-
-
-def padded(matrix: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
-    return F.pad(matrix, (0, columns - matrix.shape[-1], 0, rows - matrix.shape[-2]))
-
-
-def _left_table(axis: Axis, plan: Plan, precision: str) -> torch.Tensor:
-    """-> [band, tap, tile, step, lane, word]: Q of the height, a band's rows together."""
-    select, low = designs.tap_factors(*axis)
-    sixteen = dtype_of(precision).itemsize == 2
-    difference = rounded_in_sum((low - select) * LOW_SCALE.get(precision, 1.0), precision)
-    height = plan.left_steps * (16 if sixteen else 8)
-    bands = padded(difference, plan.bands * plan.low_rows, height).unflatten(1, (plan.bands, plan.low_rows))
-    return left_operands(padded(bands.transpose(0, 1), 16 * plan.left_tiles, height), sixteen)
-
-
-def _right_table(axis: Axis, plan: Plan, precision: str) -> torch.Tensor:
-    """-> [tap, column tile, step, lane, word]: -Q and -P of the width, for rows of x and of low side by side.
-
-    A tile of several strided rows meets the samples of all of them, each in columns of its own.
-    """
-    select, low = designs.tap_factors(*axis)
-    scale = SCALE.get(precision, 1.0)
-    sixteen = dtype_of(precision).itemsize == 2
-    width = plan.row_units * (8 if sixteen else 4)
-    parts = [
-        rounded_in_sum((select - low) * scale, precision),
-        rounded(-low * (scale / LOW_SCALE.get(precision, 1.0)), precision),
-    ]
-    outputs = plan.column_tiles * plan.columns
-    both = torch.stack([padded(p, outputs, width) for p in parts], 1)  # [tap, part, m, w]
-    both = both.unflatten(2, (plan.column_tiles, plan.columns))
-    wide = torch.einsum("kpcmw,rs->kcrmpsw", both, torch.eye(plan.rows, dtype=both.dtype))
-    return left_operands(wide.reshape(axis[1], plan.column_tiles, 16, -1), sixteen)
-
-
-def _wave_table(outputs: int, precision: str) -> torch.Tensor:
-    """-> [tile, step, lane, word]: row i of a tile is a cosine of the DFT, row i + 8 its sine, as tiles of 16 rows.
-
-    In the place of the sine of frequency 0 is the cosine of outputs / 2, if there is one.
-    """
-    cosines, sines = designs.dft_rows(outputs)
-    count = -(-outputs // 2)
-    tiles = -(-count // 8)
-    waves = torch.zeros(tiles * 8, 2, -(-outputs // 8) * 8, dtype=torch.float64)
-    waves[:count, 0, :outputs] = cosines[:count]
-    waves[:count, 1, :outputs] = sines[:count]
-    waves[0, 1, :outputs] = cosines[outputs // 2] if outputs % 2 == 0 else 0.0
-    rows = waves.unflatten(0, (tiles, 8)).transpose(1, 2).reshape(tiles * 16, -1)
-    return left_operands(rounded(rows, "tf32x3" if precision == "tf32x3" else "tf32"), False)
-
-
-@cached
-def tables(geometry: Geometry, plan: Plan, precision: str, device: torch.device) -> Tables:
-    """The tables of a layer; cached, so read-only."""
-    dtype = dtype_of(precision)
-    left, right = _left_table(geometry[0], plan, precision), _right_table(geometry[1], plan, precision)
-    sizes = [designs.correlation_size(size, kernel, p, d) for size, kernel, _, p, d in geometry]
-    waves = [_wave_table(designs.output_size(size, STRIDE), precision) for size in sizes]
-    placed = [t.to(device, kind).contiguous() for t, kind in zip((left, right, *waves), (dtype, dtype, *2 * [torch.float32]))]
-    return Tables(*placed)
-
-
-def packed_weight(weight: torch.Tensor, groups: int, plan: Plan, precision: str) -> torch.Tensor:
-    """weight [Cout, Cin / groups, kH, kW] as [group, output block, chunk, tap_h, tap_w, pair of tiles, lane, word]."""
-    dtype = dtype_of(precision)
-    if precision == "tf32":
-        bits = weight.contiguous().view(torch.int32)
-        # inf and NaN as they are: rounding would carry into the sign.
-        weight = torch.where(weight.isfinite(), (bits + 0x1000 & ~0x1FFF).view(torch.float32), weight)
-    sixteen = dtype.itemsize == 2
-    channels, outputs = (16 if sixteen else 8) * plan.chunks, 8 * plan.output_tiles * plan.output_blocks
-    _, inputs, kernel_h, kernel_w = weight.shape
-    own = weight.to(dtype).unflatten(0, (groups, -1))
-    own = F.pad(own, (0, 0, 0, 0, 0, channels - inputs, 0, outputs - own.shape[1]))
-    # Inner elements of a lane: channels (second, t, neighbour), or with the two of a lane side by side (t, second).
-    inner = (plan.chunks, 2, 4, 2) if sixteen else (plan.chunks, 4, 2, 1)
-    parts = own.reshape(groups, plan.output_blocks, plan.output_tiles // 2, 2, 8, *inner, kernel_h, kernel_w)
-    second, t = (6, 7) if sixteen else (7, 6)
-    return parts.permute(0, 1, 5, 9, 10, 2, 4, t, 3, second, 8).contiguous()
-
-
-def copied_bytes(x: torch.Tensor) -> int:
-    """The largest of 16, 8 and 4 bytes that every row of x can be copied by; 0 if there is none."""
-    if x.shape[3] > 1 and x.stride(3) != 1:
-        return 0
-    apart = [x.stride(d) for d in (0, 1, 2) if x.shape[d] > 1] + [x.shape[3]]
-    for size in (16, 8, 4):
-        if x.data_ptr() % size == 0 and all(n * x.element_size() % size == 0 for n in apart):
-            return size
-    return 0
+    precision = precision_of(x)
+    if precision is None or weight.dtype is not x.dtype or output is not None or tuple(stride) != (STRIDE, STRIDE):
+        return False
+    if out.numel() == 0:
+        return True
+    axes = [(x.shape[d + 2], weight.shape[d + 2], padding[d], dilation[d]) for d in (0, 1)]
+    layer = [x.shape[1], len(weight), groups, PRECISIONS.index(precision), *axes[0], *axes[1]]
+    if max(len(x), *layer) >= LARGEST_NUMBER:
+        return False
+    shared_memory = _shared_memory(x.device)
+    plan = plan_of([len(x), *layer], shared_memory)
+    if not plan.shared:
+        return False
+    area = 1
+    for size, kernel, p, d in axes:
+        area *= -(-(size + 2 * p - d * (kernel - 1)) // STRIDE)
+    geometry = tuple((size, kernel, STRIDE, p, d) for size, kernel, p, d in axes)
+    prepared = tables(geometry, plan, precision, x.device)
+    packed = packed_weight(weight, groups, plan, precision)
+    together = images_at_once(plan, len(x), len(weight), groups, area)
+    scratch = out.new_empty(scratch_numbers(plan, together, len(weight), groups, area))
+    for first in range(0, len(x), together):
+        piece = x[first : first + together]
+        images = len(piece)
+        served = torch.ops.alias_ops._cuda_conv2d_alias_l1(
+            piece, packed, *prepared, [images, *layer], shared_memory, scale_of(precision),
+            scratch[: scratch_numbers(plan, images, len(weight), groups, area)], out[first : first + together],
+        )  # fmt: skip
+        if not served:
+            return False
+    return True

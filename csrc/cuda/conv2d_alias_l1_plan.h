@@ -3,6 +3,7 @@
 #pragma once
 
 #include "numbers.h"
+#include "ops.h"
 
 namespace alias_ops::cuda::conv2d {
 
@@ -17,8 +18,6 @@ constexpr int kLargestKernel = 7;
 constexpr int kLargestOutput = 32;                   // along an axis
 constexpr int kLargestInput = 256;                   // no map beyond it fits; keeps sizes in bytes far below 2^31
 
-enum class Precision : int { kBFloat16 = 0, kFloat16 = 1, kTF32 = 2, kThreeTF32 = 3 };
-
 ALIAS_OPS_BOTH int ceil_div(int a, int b) { return (a + b - 1) / b; }
 ALIAS_OPS_BOTH bool sixteen_bits(Precision p) { return p == Precision::kBFloat16 || p == Precision::kFloat16; }
 ALIAS_OPS_BOTH int numbers_of_unit(Precision p) { return sixteen_bits(p) ? 8 : 4; }
@@ -27,7 +26,7 @@ ALIAS_OPS_BOTH int channels_of_chunk(Precision p) { return 2 * numbers_of_unit(p
 // Units that one ldmatrix brings of a channel: of 8 channels, or two times 8.
 ALIAS_OPS_BOTH int units_of_load(Precision p) { return sixteen_bits(p) ? 2 : 4; }
 // Tiles of 8 output channels; in three products a step, twice as many operands want registers.
-ALIAS_OPS_BOTH constexpr int output_tiles(Precision p) { return p == Precision::kThreeTF32 ? 8 : 16; }
+ALIAS_OPS_BOTH constexpr int output_tiles(Precision p) { return p == Precision::kFloat32 ? 8 : 16; }
 
 // The next number that is `rest` modulo `modulus`.
 ALIAS_OPS_BOTH int up_to(int value, int rest, int modulus) {
@@ -158,6 +157,16 @@ ALIAS_OPS_BOTH Plan plan_of(const Layer& l, int limit) {
   return p;
 }
 
+// What tables and weights depend on, in the order of Plan in alias_ops/kernels/conv2d_alias_l1_cuda_tables.py.
+constexpr int kPlanNumbers = 14;
+
+ALIAS_OPS_BOTH void plan_numbers(const Layer& l, const Plan& p, int64_t* out) {
+  const int numbers[kPlanNumbers] = {p.shared,      p.rows,          p.columns,   p.column_tiles, p.low_rows,
+                                     p.bands,       p.chunks,        p.output_blocks, p.row_units, p.left_tiles,
+                                     p.left_steps,  output_tiles(l.precision), p.images, p.x_buffers};
+  for (int i = 0; i < kPlanNumbers; ++i) out[i] = numbers[i];
+}
+
 // ---- who does what ---------------------------------------------------------------------------------------------------
 
 struct Block {
@@ -233,5 +242,52 @@ ALIAS_OPS_BOTH int wave_bytes(int n) { return pair_tiles(n) * sample_steps(n) * 
 // Floats between the residual's parts where it goes through memory: [image][outputs / 8][n][m][8].
 ALIAS_OPS_BOTH int64_t scratch_map(const Layer& l) { return int64_t(l.h.outputs) * l.w.outputs * 8; }
 ALIAS_OPS_BOTH int scratch_outputs(const Layer& l) { return l.groups * ceil_div(l.outputs / l.groups, 8); }
+
+// The last transform of such a residual, eight maps a block: [n][m][8] in shared memory.
+constexpr int kSpectrumWarps = 4;
+
+ALIAS_OPS_BOTH int spectrum_row(int M) { return 8 * up_to(M, 0, 4) + 8; }
+ALIAS_OPS_BOTH int spectrum_bytes(const Layer& l) {
+  return 4 * (l.h.outputs * spectrum_row(l.w.outputs) + 8 * kSpectrumWarps);
+}
+
+// ---- a call ----------------------------------------------------------------------------------------------------------
+
+struct Arguments {
+  const void* x;
+  int64_t x_image, x_channel, x_row, x_column;  // strides, in numbers
+  int copied;                                   // of copied_bytes
+  const uint32_t* weight;                       // [group][output block][chunk][tap_h] of Plan::weight_bytes
+  const uint32_t* left;                         // [band][tap_h][tile][step] operand tiles
+  const uint32_t* right;                        // [tap_w][column tile][step] operand tiles
+  const float *wave_h, *wave_w;                 // [tile][step] operand tiles
+  float scale;                                  // of the result
+  float* out;                                   // [batch][outputs]
+  float* scratch;  // where a map is cut into bands: its residuals, [batch][scratch_outputs][N][M][8]
+  Layer layer;
+  Plan plan;
+};
+
+ALIAS_OPS_BOTH int64_t weight_bytes(const Layer& l, const Plan& p) {
+  return int64_t(l.groups) * p.output_blocks * steps(l, p) * p.weight_bytes;
+}
+
+ALIAS_OPS_BOTH int64_t scratch_bytes(const Layer& l, const Plan& p) {
+  return whole_map(p) ? 0 : 4 * int64_t(l.batch) * scratch_outputs(l) * scratch_map(l);
+}
+
+// The largest of 16, 8 and 4 bytes that every row of x can be copied by; 0: one number at a time.
+ALIAS_OPS_BOTH int copied_bytes(const Arguments& a, int item) {
+  const Layer& l = a.layer;
+  if (l.w.size > 1 && a.x_column != 1) return 0;
+  for (int bytes = 16; bytes >= 4; bytes /= 2) {
+    const int64_t steps[] = {l.batch > 1 ? a.x_image : 0, l.channels > 1 ? a.x_channel : 0, l.h.size > 1 ? a.x_row : 0,
+                             l.w.size};
+    bool fits = reinterpret_cast<uintptr_t>(a.x) % bytes == 0;
+    for (const int64_t step : steps) fits = fits && step * item % bytes == 0;
+    if (fits) return bytes;
+  }
+  return 0;
+}
 
 }  // namespace alias_ops::cuda::conv2d

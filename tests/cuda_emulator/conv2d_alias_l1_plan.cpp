@@ -6,6 +6,7 @@
 #include <tuple>
 #include <vector>
 
+using namespace alias_ops::cuda;
 using namespace alias_ops::cuda::conv2d;
 
 namespace {
