@@ -69,7 +69,7 @@ bool measure(const Tensor& x, const Tensor& weight, const Tensor& left, const Te
   for (const Tensor* t : {&weight, &left, &right}) {
     STD_TORCH_CHECK(t->scalar_type() == x.scalar_type(), "tables must have x's dtype");
   }
-  for (const Tensor* t : {&wave_h, &wave_w, &scratch, &out}) {
+  for (const Tensor* t : std::initializer_list<const Tensor*>{&wave_h, &wave_w, &scratch, &out}) {
     STD_TORCH_CHECK(t->scalar_type() == ScalarType::Float, "waves, scratch and out must be float32");
   }
   Arguments a{x.const_data_ptr(),
