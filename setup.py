@@ -418,7 +418,7 @@ setup(
     # The benchmark lies beside the package in a checkout and inside it where it is installed.
     packages=[*find_packages(include=["alias_ops", "alias_ops.*"]), "alias_ops.benchmarks"],
     package_dir={"alias_ops.benchmarks": "benchmarks"},
-    package_data={"alias_ops": ["py.typed"], "alias_ops.benchmarks": ["ceilings.cpp"]},
+    package_data={"alias_ops": ["py.typed", "ops/fastest.json"], "alias_ops.benchmarks": ["ceilings.cpp"]},
     ext_modules=[
         Extension(CPU, sorted(map(str, [*Path("csrc").glob("*.cpp"), *Path("csrc/cpu").glob("*.cpp")]))),
         Extension(CUDA, sorted(map(str, Path("csrc/cuda").glob("*.c*")))),

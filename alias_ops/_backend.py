@@ -20,6 +20,7 @@ __all__ = [
     "backend",
     "cuda_extension",
     "extension",
+    "forced",
     "resolve",
     "serving",
     "slow_path",
@@ -131,6 +132,11 @@ def availability(device_type: str = "cpu") -> dict[str, str]:
         "triton": _why_no_triton(device_type),
         "cuda": _why_no_cuda(device_type),
     }
+
+
+def forced() -> bool:
+    """Whether the user asks for one implementation."""
+    return _forced != "auto"
 
 
 def resolve(device_type: str) -> str:

@@ -1,6 +1,9 @@
 """Stages of a run on a GPU, each a command of its own; ``benchmarks/gpu.sh`` calls them in turn.
 
-    python -m benchmarks.gpu {ceilings,pooling,aliasing,convolutions,report} --out FILE [--dry-run]
+    python -m benchmarks.gpu STAGE --out FILE [--dry-run]
+
+STAGE: ceilings, pooling, aliasing, convolutions, cuda, sanitize; then fastest, which writes alias_ops/ops/fastest.json,
+and report.
 
 Every case is checked against float64 before it is timed and written as soon as it is known.
 """
@@ -22,12 +25,13 @@ from . import peers
 from .bench_measure import GRADIENT_SLACK, conv_error
 from .bench_pooling import built, error_of
 from .cases import CONV_ROWS, LAYERS, Conv
-from .gpu_run import Call, Run, extra_memory, tf32
+from .gpu_run import Call, Run, extra_memory, tf32, within
 from .race import checked, spread
 
 __all__ = ["main"]
 
 CHANNELS = 64
+CUDA_SIDES = (8, 14, 16, 28, 32, 56, 64, 112)
 POOL_SIZES = (14, 28, 32, 56, 112, 224)
 NETWORKS = [layer for layer in LAYERS if layer.name.startswith(("ResNet-50", "WRN-28-10"))]
 TF32_SLACK = 500.0  # 1e-3 instead of 2e-6
@@ -227,12 +231,57 @@ def convolutions(run: Run) -> None:
                 _convolution_gradients(run, conv, precision)
 
 
-STAGES = {"ceilings": ceilings, "pooling": pooling, "aliasing": aliasing, "convolutions": convolutions}
+def cuda(run: Run) -> None:
+    """The CUDA C++ kernels of the poolings against Triton's, and both against a copy of as many bytes."""
+    backends = ("reference",) if run.dry else ("triton", "cuda")
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        for pool in ("flc", "asap"):
+            layer = getattr(alias_ops, f"{pool}_pool2d")
+            for n in _sizes(run, CUDA_SIDES):
+                x = _maps(run, n, dtype)
+                leaf = x.detach().requires_grad_()
+                y = layer(leaf)
+                dy = torch.randn_like(y)
+                calls: dict[str, Call] = {}
+                for name in backends:
+                    calls[name] = within(name, lambda x=x, layer=layer: layer(x))
+                    calls[f"{name} backward"] = within(
+                        name, lambda y=y, leaf=leaf, dy=dy: torch.autograd.grad(y, leaf, dy, retain_graph=True)
+                    )
+                case = {"op": "separable2d by cuda", "pool": pool, "n": n, "dtype": str(dtype).removeprefix("torch.")}
+                moved = {"bytes": x.nbytes + y.nbytes}
+                with alias_ops.backend(backends[-1]):
+                    y = layer(leaf)
+                    run.case({**case, **moved}, calls, partial(error_of, pool, x, y.detach(), dy, "both"))
+
+
+def sanitize(run: Run) -> None:
+    """One small call of every kind of CUDA C++ kernel, for compute-sanitizer to watch."""
+    for dtype in (torch.float32, torch.bfloat16):
+        for pool in ("flc", "asap"):
+            for n in _sizes(run, (8, 14, 28, 64, 112)):
+                x = torch.randn(37, n, n, device=run.device).to(dtype).requires_grad_()
+                y = getattr(alias_ops, f"{pool}_pool2d")(x)
+                torch.autograd.grad(y, x, torch.randn_like(y))
+    if not run.dry:
+        torch.cuda.synchronize()
+
+
+STAGES = {
+    "ceilings": ceilings,
+    "pooling": pooling,
+    "aliasing": aliasing,
+    "convolutions": convolutions,
+    "cuda": cuda,
+    "sanitize": sanitize,
+}
+# What runs where the stage does not say it itself.
+BACKENDS = {"ceilings": "auto", "cuda": "triton", "sanitize": "cuda"}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("command", choices=[*STAGES, "stage", "report"])
+    parser.add_argument("command", choices=[*STAGES, "stage", "fastest", "report"])
     parser.add_argument("--out", required=True)
     parser.add_argument("--dry-run", action="store_true")
     parser.add_argument("--name")
@@ -243,12 +292,17 @@ def main() -> None:
     if arguments.command == "stage":
         run.document["stages"].append([arguments.name, arguments.status, arguments.seconds])
         run.write()
+    elif arguments.command == "fastest":
+        from .gpu_report import write_fastest
+
+        write_fastest(run.document)
     elif arguments.command == "report":
         from .gpu_report import lines
 
         print("\n".join(lines(run.document)))
     else:
-        with alias_ops.backend("auto" if arguments.command == "ceilings" else "triton"):
+        backend = BACKENDS.get(arguments.command, "triton")
+        with alias_ops.backend("triton" if run.dry and backend == "cuda" else backend):
             STAGES[arguments.command](run)
 
 

@@ -37,13 +37,33 @@ stage() {
     "$PYTHON" -m benchmarks.gpu stage --out "$RESULTS" --name "$name" --status $status --seconds $((SECONDS - began))
 }
 
-if [ -z "$("$PYTHON" -c 'from alias_ops import _backend; print(_backend.extension or "")' 2>/dev/null)" ]; then
-    ALIAS_OPS_BUILD_CPU=auto stage build 90 "$PYTHON" setup.py --quiet build_ext --inplace
+missing() {
+    [ -z "$("$PYTHON" -c "from alias_ops import _backend; print(_backend.$1 or '')" 2>/dev/null)" ]
+}
+if missing extension || { [ ${#DRY[@]} = 0 ] && missing 'cuda_extension()[0]'; }; then
+    # For this device alone: the others would take as long again each.
+    TORCH_CUDA_ARCH_LIST=${TORCH_CUDA_ARCH_LIST:-$("$PYTHON" -c \
+        'import torch; print("%d.%d" % torch.cuda.get_device_capability())' 2>/dev/null)}
+    export TORCH_CUDA_ARCH_LIST
+    ALIAS_OPS_BUILD_CPU=auto ALIAS_OPS_BUILD_CUDA=auto stage build 120 "$PYTHON" setup.py --quiet build_ext --inplace
 fi
 stage ceilings 30 "$PYTHON" -m benchmarks.gpu ceilings --out "$RESULTS" "${DRY[@]}"
 stage pooling 120 "$PYTHON" -m benchmarks.gpu pooling --out "$RESULTS" "${DRY[@]}"
 stage aliasing 45 "$PYTHON" -m benchmarks.gpu aliasing --out "$RESULTS" "${DRY[@]}"
 stage convolutions 90 "$PYTHON" -m benchmarks.gpu convolutions --out "$RESULTS" "${DRY[@]}"
+if [ ${#DRY[@]} != 0 ] || ! missing 'cuda_extension()[0]'; then
+    stage cuda 60 "$PYTHON" -m benchmarks.gpu cuda --out "$RESULTS" "${DRY[@]}"
+    # Races and reads of what was never written show here alone; on few, small maps, for it is a hundred times slower.
+    if [ ${#DRY[@]} = 0 ] && command -v compute-sanitizer > /dev/null; then
+        for tool in memcheck racecheck initcheck; do
+            PYTORCH_NO_CUDA_MEMORY_CACHING=1 stage "$tool" 40 compute-sanitizer --tool "$tool" --error-exitcode 9 \
+                --kernel-regex kns=alias_ops "$PYTHON" -m benchmarks.gpu sanitize --out "$RESULTS"
+        done
+    else
+        stage sanitize 40 "$PYTHON" -m benchmarks.gpu sanitize --out "$RESULTS" "${DRY[@]}"
+    fi
+    "$PYTHON" -m benchmarks.gpu fastest --out "$RESULTS"
+fi
 # Last, for it takes what time is left: kernels are compiled for every size class that the tests meet.
 if [ ${#DRY[@]} = 0 ]; then
     WORKERS=$("$PYTHON" -c 'import xdist; print("-n 8")' 2>/dev/null)

@@ -1,14 +1,20 @@
-"""The bars of the GPU backend beside what a run measured."""
+"""The bars of the GPU backend beside what a run measured, and the table of what is fastest."""
 
+import json
+from pathlib import Path
 from typing import Any
+
+from alias_ops.ops._fastest import TABLE
 
 from .report import Bar, aligned
 
-__all__ = ["bars", "lines"]
+__all__ = ["bars", "fastest", "lines", "write_fastest"]
 
 POOLING = {14: 0.85, 28: 0.85, 56: 0.85, 112: 0.85, 224: 0.70}
 FFT_SIZES = (32, 56, 112)
 MEASURED_TO = 112
+BY_CUDA = 0.92
+GAIN = 1.15  # of a CUDA C++ kernel over Triton's, at least, or it is not taken
 PEERS = ("max_pool2d", "BlurPool (timm)", "depthwise convolution")
 
 
@@ -50,6 +56,11 @@ def bars(document: dict[str, Any]) -> list[Bar]:
                 what = f"{r['op']} {direction}, N = {r['n']}, {r['dtype']}, of copy bandwidth"
                 found.append(_bar(what, fraction(r, name), POOLING[r["n"]], True, "%"))
     for r in results:
+        if r["op"] == "separable2d by cuda" and r["n"] >= 16:
+            for name in ("cuda", "cuda backward"):
+                what = f"{r['pool']}_pool2d by {name}, N = {r['n']}, {r['dtype']}, of copy bandwidth"
+                found.append(_bar(what, fraction(r, name), BY_CUDA, True, "%"))
+    for r in results:
         if r["op"] != "flc_pool2d against peers":
             continue
         ours = _exactly(r, "alias_ops")
@@ -80,6 +91,32 @@ def bars(document: dict[str, Any]) -> list[Bar]:
             what = f"conv2d_aliasing, output given, {r['layer']}, {r['dtype']}, memory over the stride-1 map"
             found.append(_bar(what, r["extra memory"] / r["stride-1 map"], 0.1, False, "%"))
     return found
+
+
+def fastest(document: dict[str, Any]) -> dict[str, list[int]]:
+    """Sides of maps by op and dtype at which the CUDA C++ kernels beat Triton's in every case that was measured."""
+    gains: dict[tuple[str, int], list[float]] = {}
+    for r in document["results"]:
+        if not r["op"].endswith(" by cuda"):
+            continue
+        op, out = r["op"].removesuffix(" by cuda"), r["n"] // 2
+        for side, suffix in ((r["n"], ""), (out, " backward")):
+            over = _over(_exactly(r, f"triton{suffix}"), _exactly(r, f"cuda{suffix}"))
+            gains.setdefault((f"{op} {r['dtype']}", side), []).append(over or 0.0)
+    found: dict[str, list[int]] = {}
+    for (key, side), over in sorted(gains.items()):
+        if min(over) >= GAIN:
+            found.setdefault(key, []).append(side)
+    return found
+
+
+def write_fastest(document: dict[str, Any], path: Path = TABLE) -> None:
+    """The table that alias_ops/ops/_fastest.py reads; nothing of a dry run."""
+    if document["dry run"]:
+        return
+    versions = document["machine"]["versions"]
+    table = {"device": document["device"]["name"], "versions": versions, "cuda": fastest(document)}
+    path.write_text(json.dumps(table, indent=1) + "\n")
 
 
 def lines(document: dict[str, Any]) -> list[str]:

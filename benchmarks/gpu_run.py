@@ -10,10 +10,12 @@ from typing import Any
 
 import torch
 
+import alias_ops
+
 from . import peers
 from .race import WrongResult
 
-__all__ = ["Call", "Run", "extra_memory", "tf32"]
+__all__ = ["Call", "Run", "extra_memory", "tf32", "within"]
 
 GIGABYTE = 2**30
 
@@ -102,3 +104,13 @@ def extra_memory(call: Call) -> int | None:
     call()
     torch.cuda.synchronize()
     return torch.cuda.max_memory_allocated() - before
+
+
+def within(name: str, call: Call) -> Call:
+    """``call`` with an implementation forced."""
+
+    def forced():
+        with alias_ops.backend(name):
+            return call()
+
+    return forced

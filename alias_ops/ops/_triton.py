@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from .. import _backend
+from ._fastest import fastest
 from ._library import LIBRARY, outside_autocast
 
 __all__ = ["register"]
@@ -72,6 +73,8 @@ def register(op: str, form: Callable[..., Any], fake: Callable[..., Any], module
             return None
         if x.dtype is torch.float64 or _recorded(args):
             return form
+        if backend == "triton" and not _backend.forced() and fastest(op.lstrip("_"), x) == "cuda":
+            backend = "triton" if _backend.availability(x.device.type)["cuda"] else "cuda"
         return cuda_kernel if backend == "cuda" else kernel
 
     def on_gpu(*args):

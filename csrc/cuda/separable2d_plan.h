@@ -150,7 +150,8 @@ struct SeparablePlan {
 
   // Blocks that a multiprocessor of sm_90 has room for, as far as it matters: registers are shared out among them.
   constexpr int blocks() const {
-    const int fitting = 232448 / (shared_bytes() + 1024), wanted = 16 / warps;
+    // Rows of 14 tiles take more than the 128 registers that 16 warps leave a thread.
+    const int fitting = 232448 / (shared_bytes() + 1024), wanted = right_tiles >= 14 ? 1 : 16 / warps;
     return fitting < 1 ? 1 : fitting < wanted ? fitting : wanted;
   }
 
