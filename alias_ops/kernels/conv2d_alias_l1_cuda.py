@@ -31,7 +31,8 @@ def precision_of(x: torch.Tensor) -> str | None:
 
 
 def _shared_memory(device: torch.device) -> int:
-    return torch.cuda.get_device_properties(device).shared_memory_per_block_optin
+    """Bytes that a block may ask for. PyTorch's builds for other makers do not say."""
+    return getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin", 0)
 
 
 def plan_of(numbers: list[int], shared_memory: int) -> Plan:
@@ -80,8 +81,8 @@ def conv2d_alias_l1(
     area = 1
     for size, kernel, p, d in axes:
         area *= -(-(size + 2 * p - d * (kernel - 1)) // STRIDE)
-    geometry = tuple((size, kernel, STRIDE, p, d) for size, kernel, p, d in axes)
-    prepared = tables(geometry, plan, precision, x.device)
+    height, width = ((size, kernel, STRIDE, p, d) for size, kernel, p, d in axes)
+    prepared = tables((height, width), plan, precision, x.device)
     packed = packed_weight(weight, groups, plan, precision)
     together = images_at_once(plan, len(x), len(weight), groups, area)
     scratch = out.new_empty(scratch_numbers(plan, together, len(weight), groups, area))

@@ -10,7 +10,8 @@ using namespace conv2d;
 
 constexpr int64_t kMostBlocks = (int64_t(1) << 31) - 1;
 
-// Lets KERNEL have as much shared memory as the device gives a block, once for each device; false if that is too little.
+// Lets KERNEL have as much shared memory as the device gives a block, once for each device; false if that is too
+// little.
 template <auto KERNEL>
 bool allows(int device, int bytes) {
   static std::atomic<int> known[kMostDevices];

@@ -5,8 +5,8 @@
 
 namespace alias_ops::cuda {
 
-// False, and nothing done, if the device has less shared memory than the call's plan asks for, or it has too many blocks. Throws
-// std::runtime_error with what CUDA says.
+// False, and nothing done, if the device has less shared memory than the call's plan asks for, or it has too many
+// blocks. Throws std::runtime_error with what CUDA says.
 bool conv2d_alias_l1(const conv2d::Arguments& call, Place where);
 
 }  // namespace alias_ops::cuda

@@ -65,13 +65,14 @@ struct Measure : Copies<T, PRODUCTS> {
                   8 * int(sizeof(T)) * its_tile + (kWide ? 4 * g : 0);
         const int plane = columns[i].plane, column = 8 * columns[i].tile + 2 * t;
         const bool kept = plane < planes && column < p.row_units * kNumbers;
-        to[i] = kept ? memory + low_place(p, low_buffer, plane / kChannels, g, plane % kChannels) +
-                           column * int(sizeof(T))
-                     : nullptr;
+        to[i] =
+            kept ? memory + low_place(p, low_buffer, plane / kChannels, g, plane % kChannels) + column * int(sizeof(T))
+                 : nullptr;
       }
 #pragma unroll 1
       for (int tile = 0; tile < p.left_tiles; ++tile) {
-        const char* table = memory + p.left_at + (tap * p.left_tiles + tile) * p.left_steps * kFragment + kUnit * lane();
+        const char* table =
+            memory + p.left_at + (tap * p.left_tiles + tile) * p.left_steps * kFragment + kUnit * lane();
         float c[kColumns][4] = {};
         for (int s = 0; s < p.left_steps; ++s) {
           const auto left = left_of<T, PRODUCTS>(load_shared<Words<4>>(table + s * kFragment).w);
@@ -80,8 +81,9 @@ struct Measure : Copies<T, PRODUCTS> {
             const int second = (h + 4 < last ? h + 4 : last) * p.x_row * kUnit;
 #pragma unroll
             for (int i = 0; i < kColumns; ++i) {
-              step(c[i], left, right_of<T, PRODUCTS>(load_shared<uint32_t>(from[i] + first),
-                                                     load_shared<uint32_t>(from[i] + second)));
+              step(c[i], left,
+                   right_of<T, PRODUCTS>(load_shared<uint32_t>(from[i] + first),
+                                         load_shared<uint32_t>(from[i] + second)));
             }
           } else {
             const int h = 16 * s + lane() % 16, row = (h < last ? h : last) * p.x_row * kUnit;
@@ -130,8 +132,8 @@ struct Measure : Copies<T, PRODUCTS> {
   // x~ of a warp's tiles for a pair of taps, as left operands of the main product.
   ALIAS_OPS_DEVICE void build(const Source (&sources)[kTilesOfWarp], int column_tile, int tap_w,
                               Left<T, PRODUCTS> (&built)[kTilesOfWarp]) const {
-    const char* table = memory + p.right_at + (tap_w * p.column_tiles + column_tile) * p.right_steps * kFragment +
-                        kUnit * lane();
+    const char* table =
+        memory + p.right_at + (tap_w * p.column_tiles + column_tile) * p.right_steps * kFragment + kUnit * lane();
     const int together = kLoad / p.load_units, row_bytes = p.row_units * kUnit;
     float c[kTilesOfWarp][kParts][4] = {};
 #pragma unroll 1
@@ -163,7 +165,8 @@ struct Measure : Copies<T, PRODUCTS> {
     for (int i = 0; i < kTilesOfWarp; ++i) {
       if constexpr (kWide) {
         // Channels 2 t and 2 t + 1 stand for inner elements t and t + 4; the weight is packed so.
-        built[i] = left_of<T, PRODUCTS>({bits_of(c[i][0][0]), bits_of(c[i][0][2]), bits_of(c[i][0][1]), bits_of(c[i][0][3])});
+        built[i] =
+            left_of<T, PRODUCTS>({bits_of(c[i][0][0]), bits_of(c[i][0][2]), bits_of(c[i][0][1]), bits_of(c[i][0][3])});
       } else {
         built[i] = left_of<T, PRODUCTS>({pair_of<T>(c[i][0][0], c[i][0][1]), pair_of<T>(c[i][0][2], c[i][0][3]),
                                          pair_of<T>(c[i][1][0], c[i][1][1]), pair_of<T>(c[i][1][2], c[i][1][3])});
@@ -187,8 +190,8 @@ struct Measure : Copies<T, PRODUCTS> {
     for (int tap_w = 0; tap_w < a.layer.w.kernel; ++tap_w) {
       Left<T, PRODUCTS> built[kTilesOfWarp];
       build(sources, tiles[0].column, tap_w, built);
-      const char* weight = memory + p.weight_at + low_buffer * p.weight_bytes + kUnit * lane() +
-                           tap_w * kOutputTiles / 2 * kFragment;
+      const char* weight =
+          memory + p.weight_at + low_buffer * p.weight_bytes + kUnit * lane() + tap_w * kOutputTiles / 2 * kFragment;
 #pragma unroll
       for (int pair = 0; pair < kOutputTiles / 2; ++pair) {
         if (16 * pair >= left_over) break;
@@ -228,8 +231,9 @@ struct Measure : Copies<T, PRODUCTS> {
 
   ALIAS_OPS_DEVICE void write_residual() const {
     const Axis &h = a.layer.h, &w = a.layer.w;
-    const int64_t first = (int64_t(block.image) * scratch_outputs(a.layer) + block.group * ceil_div(outputs, 8) +
-                           block.output / 8) * scratch_map(a.layer);
+    const int64_t first =
+        (int64_t(block.image) * scratch_outputs(a.layer) + block.group * ceil_div(outputs, 8) + block.output / 8) *
+        scratch_map(a.layer);
 #pragma unroll
     for (int i = 0; i < kTilesOfWarp; ++i) {
       const Tile tile = tile_of(p, kTilesOfWarp * warp() + i);
@@ -321,7 +325,8 @@ struct Measure : Copies<T, PRODUCTS> {
 };
 
 template <class T, int PRODUCTS>
-ALIAS_OPS_KERNEL(kThreads, 1) conv2d_alias_l1_kernel(const Arguments a) {
+ALIAS_OPS_KERNEL(kThreads, 1)
+conv2d_alias_l1_kernel(const Arguments a) {
   Measure<T, PRODUCTS>(a).run();
 }
 
@@ -329,7 +334,8 @@ ALIAS_OPS_KERNEL(kThreads, 1) conv2d_alias_l1_kernel(const Arguments a) {
 
 // A block for eight output channels of an image.
 template <int PRODUCTS>
-ALIAS_OPS_KERNEL(32 * kSpectrumWarps, 1) residual_l1_kernel(const Arguments a) {
+ALIAS_OPS_KERNEL(32 * kSpectrumWarps, 1)
+residual_l1_kernel(const Arguments a) {
   const int N = a.layer.h.outputs, M = a.layer.w.outputs, together = scratch_outputs(a.layer);
   const int outputs = a.layer.outputs / a.layer.groups, tiles = ceil_div(outputs, 8);
   const int64_t image = block() / together;

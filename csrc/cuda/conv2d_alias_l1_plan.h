@@ -9,14 +9,14 @@ namespace alias_ops::cuda::conv2d {
 
 constexpr int kWarps = 8;
 constexpr int kThreads = 32 * kWarps;
-constexpr int kTilesOfWarp = 2;                      // tiles of 16 strided outputs, times all output channels of a block
-constexpr int kSlots = kWarps * kTilesOfWarp;        // tiles of a block
-constexpr int kUnit = 16;                            // bytes that move together
-constexpr int kFragment = 512;                       // bytes of one operand tile of 16 rows, as a warp holds it
-constexpr int kStride = 2;                           // of the layer
+constexpr int kTilesOfWarp = 2;                // tiles of 16 strided outputs, times all output channels of a block
+constexpr int kSlots = kWarps * kTilesOfWarp;  // tiles of a block
+constexpr int kUnit = 16;                      // bytes that move together
+constexpr int kFragment = 512;                 // bytes of one operand tile of 16 rows, as a warp holds it
+constexpr int kStride = 2;                     // of the layer
 constexpr int kLargestKernel = 7;
-constexpr int kLargestOutput = 32;                   // along an axis
-constexpr int kLargestInput = 256;                   // no map beyond it fits; keeps sizes in bytes far below 2^31
+constexpr int kLargestOutput = 32;  // along an axis
+constexpr int kLargestInput = 256;  // no map beyond it fits; keeps sizes in bytes far below 2^31
 
 ALIAS_OPS_BOTH int ceil_div(int a, int b) { return (a + b - 1) / b; }
 ALIAS_OPS_BOTH bool sixteen_bits(Precision p) { return p == Precision::kBFloat16 || p == Precision::kFloat16; }
@@ -52,20 +52,20 @@ struct Layer {
 struct Plan {
   // A tile is `rows` x `columns` strided outputs; a row of the map has column_tiles of them.
   int rows, columns, column_tiles, row_groups;
-  int images;                    // of a block; 1 where the map is cut into bands
-  int bands, groups_of_band;     // of row_groups
-  int chunks, output_blocks;     // of a group of channels
+  int images;                 // of a block; 1 where the map is cut into bands
+  int bands, groups_of_band;  // of row_groups
+  int chunks, output_blocks;  // of a group of channels
   // x of a chunk: [image][channel][row][unit]; low: [image][strided row][channel][unit].
-  int row_units;                 // of a row of x and of low, as the right product takes them
-  int load_units;                // of one row in a load of the right product: all of it, or a half or quarter
+  int row_units;   // of a row of x and of low, as the right product takes them
+  int load_units;  // of one row in a load of the right product: all of it, or a half or quarter
   int x_row, x_plane, x_image, x_buffers;
   int low_channel, low_row, low_image, low_buffers, low_rows;  // as many buffers of weights
-  int left_tiles, left_steps;    // of the product along the height: tiles of 16 rows, steps along h
-  int right_steps;               // of the product along the width
+  int left_tiles, left_steps;                 // of the product along the height: tiles of 16 rows, steps along h
+  int right_steps;                            // of the product along the width
   int left_bytes, right_bytes, weight_bytes;  // tables of a band; the weight's share of a step
   int x_at, low_at, weight_at, left_at, right_at, zero_at;
   int residual_column, residual_row, residual_image;  // floats: the residual on chip, [image][n][m][output]
-  int shared;                    // bytes, 0 where the layer is not one of this kernel's
+  int shared;                                         // bytes, 0 where the layer is not one of this kernel's
 };
 
 ALIAS_OPS_BOTH bool whole_map(const Plan& p) { return p.bands == 1; }
@@ -121,7 +121,8 @@ ALIAS_OPS_BOTH Plan plan_of(const Layer& l, int limit) {
   while (p.load_units < load && p.load_units < ceil_div(l.w.size, unit)) p.load_units *= 2;
   p.row_units = up_to(ceil_div(l.w.size, unit), 0, p.load_units);
   const int kept_units = ceil_div(columns_kept(l, p), unit);
-  // Eight rows meet in one ldmatrix, four rows of eight floats in one load of the left product: each on banks of its own.
+  // Eight rows meet in one ldmatrix, four rows of eight floats in one load of the left product: each on banks of its
+  // own.
   p.x_row = sixteen_bits(l.precision) ? up_to(p.row_units, 1, 2) : up_to(kept_units, 2, 4);
   p.x_plane = up_to(l.h.size * p.x_row, 1, 2);
   p.x_image = channels_of_chunk(l.precision) * p.x_plane;
@@ -161,13 +162,15 @@ ALIAS_OPS_BOTH Plan plan_of(const Layer& l, int limit) {
 constexpr int kPlanNumbers = 14;
 
 ALIAS_OPS_BOTH void plan_numbers(const Layer& l, const Plan& p, int64_t* out) {
-  const int numbers[kPlanNumbers] = {p.shared,      p.rows,          p.columns,   p.column_tiles, p.low_rows,
-                                     p.bands,       p.chunks,        p.output_blocks, p.row_units, p.left_tiles,
-                                     p.left_steps,  output_tiles(l.precision), p.images, p.x_buffers};
+  const int numbers[kPlanNumbers] = {p.shared,    p.rows,       p.columns,    p.column_tiles,
+                                     p.low_rows,  p.bands,      p.chunks,     p.output_blocks,
+                                     p.row_units, p.left_tiles, p.left_steps, output_tiles(l.precision),
+                                     p.images,    p.x_buffers};
   for (int i = 0; i < kPlanNumbers; ++i) out[i] = numbers[i];
 }
 
-// ---- who does what ---------------------------------------------------------------------------------------------------
+// ---- who does what
+// ---------------------------------------------------------------------------------------------------
 
 struct Block {
   int image, band, group, output;  // first image, first output channel within the group
@@ -230,7 +233,8 @@ ALIAS_OPS_BOTH int chunk_to_copy(const Layer& l, const Plan& p, int step) {
   return step >= 0 && step % taps == 0 ? step / taps + 1 : -1;
 }
 
-// ---- the last transform ----------------------------------------------------------------------------------------------
+// ---- the last transform
+// ----------------------------------------------------------------------------------------------
 
 // A real axis of n samples has this many cosines with a sine beside them; that of frequency 0 has the cosine of n / 2.
 ALIAS_OPS_BOTH int pairs(int n) { return ceil_div(n, 2); }
@@ -251,7 +255,8 @@ ALIAS_OPS_BOTH int spectrum_bytes(const Layer& l) {
   return 4 * (l.h.outputs * spectrum_row(l.w.outputs) + 8 * kSpectrumWarps);
 }
 
-// ---- a call ----------------------------------------------------------------------------------------------------------
+// ---- a call
+// ----------------------------------------------------------------------------------------------------------
 
 struct Arguments {
   const void* x;

@@ -86,7 +86,8 @@ struct Maps {
   int row, column, N, M;
 };
 
-// Samples of each row become what its frequencies have of them: cosines in front, then sines. Rows part, part + parts...
+// Samples of each row become what its frequencies have of them: cosines in front, then sines. Rows part, part +
+// parts...
 template <int PRODUCTS>
 ALIAS_OPS_DEVICE void transform_rows(const Maps& a, const float* wave_w, int part, int parts) {
   const int g = lane() / 4, t = lane() % 4, count = pairs(a.M), tiles = pair_tiles(a.M), steps = sample_steps(a.M);
@@ -95,9 +96,9 @@ ALIAS_OPS_DEVICE void transform_rows(const Maps& a, const float* wave_w, int par
     float c[2][4] = {};
     for (int s = 0; s < steps; ++s) {
       const int m = 8 * s + t, last = a.M - 1;
-      const auto right = right_of<float, PRODUCTS>(
-          load_shared<uint32_t>(samples + (m < last ? m : last) * a.column + g),
-          load_shared<uint32_t>(samples + (m + 4 < last ? m + 4 : last) * a.column + g));
+      const auto right =
+          right_of<float, PRODUCTS>(load_shared<uint32_t>(samples + (m < last ? m : last) * a.column + g),
+                                    load_shared<uint32_t>(samples + (m + 4 < last ? m + 4 : last) * a.column + g));
 #pragma unroll
       for (int tile = 0; tile < 2; ++tile) {
         if (tile < tiles) step(c[tile], wave_of<PRODUCTS>(wave_w, tile, steps, s), right);
@@ -109,7 +110,8 @@ ALIAS_OPS_DEVICE void transform_rows(const Maps& a, const float* wave_w, int par
       const int frequency = 8 * tile + g;
       if (frequency >= count) continue;
       store_shared(samples + frequency * a.column + 2 * t, Words<2>{bits_of(c[tile][0]), bits_of(c[tile][1])});
-      store_shared(samples + (count + frequency) * a.column + 2 * t, Words<2>{bits_of(c[tile][2]), bits_of(c[tile][3])});
+      store_shared(samples + (count + frequency) * a.column + 2 * t,
+                   Words<2>{bits_of(c[tile][2]), bits_of(c[tile][3])});
     }
   }
 }

@@ -48,9 +48,9 @@ bool measure(const Tensor& x, const Tensor& weight, const Tensor& left, const Te
   const Layer l = layer_of(layer);
   const Plan p = plan_of(l, int(std::min<int64_t>(shared_memory, 1 << 20)));
   STD_TORCH_CHECK(p.shared > 0, "there is no plan for this layer");
-  STD_TORCH_CHECK(x.dim() == 4 && x.size(0) == l.batch && x.size(1) == l.channels && x.size(2) == l.h.size &&
-                      x.size(3) == l.w.size,
-                  "x must be the layer's input");
+  STD_TORCH_CHECK(
+      x.dim() == 4 && x.size(0) == l.batch && x.size(1) == l.channels && x.size(2) == l.h.size && x.size(3) == l.w.size,
+      "x must be the layer's input");
   STD_TORCH_CHECK(x.is_cuda(), "x must be on a CUDA device");
   STD_TORCH_CHECK(precision_of(x, l.precision == Precision::kTf32) == l.precision, "x must have the layer's precision");
   const std::pair<const Tensor*, int64_t> sizes[] = {{&weight, weight_bytes(l, p)},
@@ -107,6 +107,4 @@ STABLE_TORCH_LIBRARY_IMPL(alias_ops, CPU, m) {
   m.impl("_cuda_conv2d_alias_l1_plan", TORCH_BOX(&alias_ops::cuda::plan));
 }
 
-STABLE_TORCH_LIBRARY_IMPL(alias_ops, CUDA, m) {
-  m.impl("_cuda_conv2d_alias_l1", TORCH_BOX(&alias_ops::cuda::measure));
-}
+STABLE_TORCH_LIBRARY_IMPL(alias_ops, CUDA, m) { m.impl("_cuda_conv2d_alias_l1", TORCH_BOX(&alias_ops::cuda::measure)); }

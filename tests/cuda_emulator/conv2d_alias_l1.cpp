@@ -10,8 +10,13 @@ std::string message;
 
 // batch, channels, outputs, groups, precision; then size, kernel, padding, dilation along the height and the width.
 Layer layer_of(const int64_t* n) {
-  return {axis_of(int(n[5]), int(n[6]), int(n[7]), int(n[8])), axis_of(int(n[9]), int(n[10]), int(n[11]), int(n[12])),
-          int(n[0]), int(n[1]), int(n[2]), int(n[3]), Precision(n[4])};
+  return {axis_of(int(n[5]), int(n[6]), int(n[7]), int(n[8])),
+          axis_of(int(n[9]), int(n[10]), int(n[11]), int(n[12])),
+          int(n[0]),
+          int(n[1]),
+          int(n[2]),
+          int(n[3]),
+          Precision(n[4])};
 }
 
 template <class T, int PRODUCTS>
@@ -50,9 +55,22 @@ extern "C" const char* measure(const int64_t* numbers, int limit, const void* x,
                                int64_t x_bytes, const void* weight, const void* left, const void* right,
                                const float* wave_h, const float* wave_w, float scale, float* scratch, float* out) {
   const Layer l = layer_of(numbers);
-  Arguments a{x, strides[0], strides[1], strides[2], strides[3], copied, static_cast<const uint32_t*>(weight),
-              static_cast<const uint32_t*>(left), static_cast<const uint32_t*>(right), wave_h, wave_w, scale, out,
-              scratch, l, plan_of(l, limit)};
+  Arguments a{x,
+              strides[0],
+              strides[1],
+              strides[2],
+              strides[3],
+              copied,
+              static_cast<const uint32_t*>(weight),
+              static_cast<const uint32_t*>(left),
+              static_cast<const uint32_t*>(right),
+              wave_h,
+              wave_w,
+              scale,
+              out,
+              scratch,
+              l,
+              plan_of(l, limit)};
   if (copied < 0) a.copied = copied_bytes(a, sixteen_bits(l.precision) ? 2 : 4);
   switch (l.precision) {
     case Precision::kFloat32:

@@ -58,7 +58,8 @@ std::string banks(const Layer& l, const Plan& p) {
 
 std::string regions(const Layer& l, const Plan& p, int limit) {
   if (p.shared > limit) return fails("more shared memory than there is", p.shared);
-  const int columns = columns_kept(l, p), unit = numbers_of_unit(l.precision), channels = channels_of_chunk(l.precision);
+  const int columns = columns_kept(l, p), unit = numbers_of_unit(l.precision),
+            channels = channels_of_chunk(l.precision);
   if (p.left_at < p.zero_at + p.row_units * kUnit) return fails("too few zeros", p.left_at);
   if (p.right_at < p.left_at + p.left_bytes || p.weight_at < p.right_at + p.right_bytes) return "tables overlap";
   if (p.low_at < p.weight_at + p.low_buffers * p.weight_bytes) return fails("weights overlap", p.low_at);
