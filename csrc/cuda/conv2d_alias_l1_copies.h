@@ -71,17 +71,22 @@ struct Copies {
   template <int BYTES>
   ALIAS_OPS_DEVICE void copy_rows(int chunk, int buffer) const {
     const int pieces = a.layer.w.size * int(sizeof(T)) / BYTES, height = a.layer.h.size;
-    const int lines = p.images * kChannels * height, together = kThreads / pieces;
-    const int piece = thread() % pieces, first = thread() / pieces;
-    if (first >= together) return;
-    for (int line = first; line < lines; line += together) {
-      const int plane = line / height, row = line - plane * height;
+    const int planes = p.images * kChannels, together = kThreads / pieces;
+    const int line = thread() / pieces, along = thread() % pieces * BYTES;
+    if (line >= together) return;
+    const int64_t first = block.image * a.x_image + (int64_t(block.group) * inputs + chunk * kChannels) * a.x_channel;
+    const char* from = static_cast<const char*>(a.x) + first * int64_t(sizeof(T)) + along;
+    const int channels = inputs - chunk * kChannels, images = a.layer.batch - block.image;
+    const int planes_on = together / height, rows_on = together % height;
+    int plane = line / height, row = line % height;
+    while (plane < planes) {
       const int image = plane / kChannels, channel = plane % kChannels;
-      const bool there = block.image + image < a.layer.batch && chunk * kChannels + channel < inputs;
-      const int64_t at = (block.image + image) * a.x_image + row * a.x_row +
-                         (int64_t(block.group) * inputs + chunk * kChannels + channel) * a.x_channel;
-      const char* from = static_cast<const char*>(a.x) + (there ? at * int64_t(sizeof(T)) + piece * BYTES : 0);
-      copy_async_or_zero<BYTES>(memory + x_place(p, buffer, image, channel, row) + piece * BYTES, from, there);
+      const bool there = image < images && channel < channels;
+      const int64_t at = image * a.x_image + channel * a.x_channel + row * a.x_row;
+      char* to = memory + plane_place(p, buffer, plane) + row * p.x_row * kUnit + along;
+      copy_async_or_zero<BYTES>(to, there ? from + at * int64_t(sizeof(T)) : static_cast<const char*>(a.x), there);
+      plane += planes_on, row += rows_on;
+      if (row >= height) ++plane, row -= height;
     }
   }
 

@@ -27,12 +27,7 @@ struct Measure : Copies<T, PRODUCTS> {
 
   // ---- the left product ----
 
-  static constexpr int kColumns = 4;  // tiles of 8 columns of x that a warp takes at once
-
-  // A tile of 8 columns, counted over the planes of a chunk.
-  struct Columns {
-    int plane, tile;
-  };
+  static constexpr int kPlanes = 4;  // that a warp takes at once, each with the same 8 columns
 
   ALIAS_OPS_DEVICE void store_low(char* to, float first, float second) const {
     if constexpr (kWide) {
@@ -43,70 +38,54 @@ struct Measure : Copies<T, PRODUCTS> {
   }
 
   ALIAS_OPS_DEVICE void left_product(int tap, int x_buffer, int low_buffer) const {
-    const int per_row = ceil_div(a.layer.w.size, 8), planes = p.images * kChannels, last = a.layer.h.size - 1;
-    const int g = lane() / 4, t = lane() % 4;
-    Columns columns[kColumns];
-#pragma unroll
-    for (int i = 0; i < kColumns; ++i) {
-      const int index = kColumns * warp() + i;
-      columns[i] = {index / per_row, index % per_row};
-    }
-    const int planes_on = kColumns * kWarps / per_row, tiles_on = kColumns * kWarps % per_row;
-    while (columns[0].plane < planes) {
-      const char* from[kColumns];  // what this lane reads of them, in row 0; behind the last one: the last one
-      char* to[kColumns];          // and writes, in row g of low; nullptr: nothing
-#pragma unroll
-      for (int i = 0; i < kColumns; ++i) {
-        // ldmatrix takes addresses of two tiles at once: the lower half of the lanes has the first one's.
-        const bool second = !kWide && lane() >= 16;
-        const int its_plane = second ? columns[i | 1].plane : columns[kWide ? i : i & ~1].plane;
-        const int its_tile = second ? columns[i | 1].tile : columns[kWide ? i : i & ~1].tile;
-        from[i] = memory + plane_place(p, x_buffer, its_plane < planes ? its_plane : planes - 1) +
-                  8 * int(sizeof(T)) * its_tile + (kWide ? 4 * g : 0);
-        const int plane = columns[i].plane, column = 8 * columns[i].tile + 2 * t;
-        const bool kept = plane < planes && column < p.row_units * kNumbers;
-        to[i] =
-            kept ? memory + low_place(p, low_buffer, plane / kChannels, g, plane % kChannels) + column * int(sizeof(T))
-                 : nullptr;
-      }
+    const int per_row = ceil_div(a.layer.w.size, 8), count = p.images * (kChannels / kPlanes) * per_row;
+    const int g = lane() / 4, t = lane() % 4, last = a.layer.h.size - 1;
+    const int plane_bytes = p.x_plane * kUnit, row_bytes = p.x_row * kUnit;
+    const char* tables = memory + p.left_at + tap * p.left_tiles * p.left_steps * kFragment + kUnit * lane();
+    for (int task = warp(); task < count; task += kWarps) {
+      const int plane = task / per_row * kPlanes, column = task % per_row * 8;
+      const int channel = plane % kChannels, column_written = column + 2 * t;
+      // ldmatrix takes addresses of two planes at once: the upper half of the lanes has the second one's.
+      const char* from = memory + plane_place(p, x_buffer, plane) + column * int(sizeof(T)) +
+                         (kWide ? 4 * g : lane() / 16 * plane_bytes);
+      char* to = memory + low_place(p, low_buffer, plane / kChannels, g, channel) + column_written * int(sizeof(T));
+      const bool kept = column_written < p.row_units * kNumbers;
 #pragma unroll 1
       for (int tile = 0; tile < p.left_tiles; ++tile) {
-        const char* table =
-            memory + p.left_at + (tap * p.left_tiles + tile) * p.left_steps * kFragment + kUnit * lane();
-        float c[kColumns][4] = {};
+        const char* table = tables + tile * p.left_steps * kFragment;
+        float c[kPlanes][4] = {};
         for (int s = 0; s < p.left_steps; ++s) {
           const auto left = left_of<T, PRODUCTS>(load_shared<Words<4>>(table + s * kFragment).w);
           if constexpr (kWide) {
-            const int h = 8 * s + t, first = (h < last ? h : last) * p.x_row * kUnit;
-            const int second = (h + 4 < last ? h + 4 : last) * p.x_row * kUnit;
+            const int h = 8 * s + t;
+            const char* first = from + (h < last ? h : last) * row_bytes;
+            const char* second = from + (h + 4 < last ? h + 4 : last) * row_bytes;
 #pragma unroll
-            for (int i = 0; i < kColumns; ++i) {
+            for (int i = 0; i < kPlanes; ++i) {
               step(c[i], left,
-                   right_of<T, PRODUCTS>(load_shared<uint32_t>(from[i] + first),
-                                         load_shared<uint32_t>(from[i] + second)));
+                   right_of<T, PRODUCTS>(load_shared<uint32_t>(first + i * plane_bytes),
+                                         load_shared<uint32_t>(second + i * plane_bytes)));
             }
           } else {
-            const int h = 16 * s + lane() % 16, row = (h < last ? h : last) * p.x_row * kUnit;
+            const int h = 16 * s + lane() % 16;
+            const char* rows = from + (h < last ? h : last) * row_bytes;
 #pragma unroll
-            for (int i = 0; i < kColumns; i += 2) {
+            for (int i = 0; i < kPlanes; i += 2) {
               uint32_t tiles[4];
-              load_tiles_transposed(tiles, from[i] + row);
+              load_tiles_transposed(tiles, rows + i * plane_bytes);
               step(c[i], left, right_of<T, PRODUCTS>(tiles[0], tiles[1]));
               step(c[i + 1], left, right_of<T, PRODUCTS>(tiles[2], tiles[3]));
             }
           }
         }
+        const bool upper = kept && 16 * tile + g < p.low_rows, lower = kept && 16 * tile + g + 8 < p.low_rows;
+        char* rows = to + 16 * tile * p.low_row * kUnit;
 #pragma unroll
-        for (int i = 0; i < kColumns; ++i) {
-          if (to[i] == nullptr) continue;
-          if (16 * tile + g < p.low_rows) store_low(to[i] + 16 * tile * p.low_row * kUnit, c[i][0], c[i][1]);
-          if (16 * tile + g + 8 < p.low_rows) store_low(to[i] + (16 * tile + 8) * p.low_row * kUnit, c[i][2], c[i][3]);
+        for (int i = 0; i < kPlanes; ++i) {
+          char* row = rows + i * p.low_channel * kUnit;
+          if (upper) store_low(row, c[i][0], c[i][1]);
+          if (lower) store_low(row + 8 * p.low_row * kUnit, c[i][2], c[i][3]);
         }
-      }
-#pragma unroll
-      for (int i = 0; i < kColumns; ++i) {
-        columns[i].plane += planes_on, columns[i].tile += tiles_on;
-        if (columns[i].tile >= per_row) ++columns[i].plane, columns[i].tile -= per_row;
       }
     }
   }
