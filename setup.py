@@ -20,8 +20,8 @@ import importlib.util
 import os
 import platform
 import re
+import runpy
 import shlex
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -61,7 +61,6 @@ if platform.machine().lower() in ("x86_64", "amd64") and sys.maxsize > 2**32:
         "portable": [],
     }
 
-OLDEST_ARCHITECTURE = 80
 NVCC_FLAGS = ["-std=c++17", "-O3", "-DNDEBUG", "-Xcompiler", "-fPIC,-fvisibility=hidden,-Wall"]
 
 LONGEST_REASON = 12  # lines of a compiler's message in the warning
@@ -127,40 +126,10 @@ def find_torch() -> Torch:
 
 def find_toolkit(torch: Torch) -> Toolkit:
     """nvcc, of the same major version as PyTorch's CUDA, and the architectures that PyTorch names."""
-    written = re.search(r"^cuda\b[^=\n]*= '(\d+)\.", (torch.library.parent / "version.py").read_text(), re.MULTILINE)
-    if written is None:
-        raise CannotFind(f"PyTorch {torch.version} is a build without CUDA")
-    home = os.environ.get("CUDA_HOME")
-    found = Path(home, "bin", "nvcc") if home else Path(shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc")
-    said = (
-        subprocess.run([found, "--version"], capture_output=True, text=True, check=False) if found.is_file() else None
-    )
-    version = re.search(r"release (\d+)\.", said.stdout) if said else None
-    if version is None:
-        raise CannotFind(f"no CUDA compiler: `{found} --version` does not run. Name the toolkit's folder in CUDA_HOME")
-    if version[1] != written[1]:
-        raise CannotFind(f"PyTorch {torch.version} is of CUDA {written[1]}, {found} of CUDA {version[1]}")
-    return Toolkit(found, find_architectures(torch))
-
-
-def find_architectures(torch: Torch) -> list[int]:
-    """TORCH_CUDA_ARCH_LIST, or what PyTorch was built for; those that the kernels are written for."""
-    named = os.environ.get("TORCH_CUDA_ARCH_LIST")
-    if named:
-        numbers = [int(major) * 10 + int(minor) for major, minor in re.findall(r"(\d+)\.(\d)", named)]
-    else:
-        # Asked in a process of its own: nothing here needs PyTorch imported, and it takes seconds.
-        code = "import torch; print(torch._C._cuda_getArchFlags() or '')"
-        path = os.pathsep.join([str(torch.library.parents[1]), os.environ.get("PYTHONPATH", "")])
-        environment = {**os.environ, "PYTHONPATH": path}
-        said = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment
-        )
-        numbers = [int(number) for number in re.findall(r"sm_(\d+)", said.stdout)]
-    fitting = sorted({n for n in numbers if n >= OLDEST_ARCHITECTURE})
-    if not fitting:
-        raise CannotFind(f"the CUDA kernels need compute capability 8.0; asked for {named or numbers or 'nothing'}")
-    return fitting
+    try:
+        return Toolkit(*runpy.run_path("csrc/cuda/toolkit.py")["find"](torch.version, torch.library.parent))
+    except LookupError as why:
+        raise CannotFind(*why.args) from why
 
 
 def find_pybind11(torch: Torch) -> Path:

@@ -45,6 +45,14 @@ def test_a_backend_that_cannot_be_forced_is_explained(capsys, monkeypatch):
     assert "backend 'cuda' cannot run here" in facts(capsys)["backends for cpu tensors"]["in use"]
 
 
+def test_with_and_without_the_cuda_extension(capsys, monkeypatch):
+    monkeypatch.setattr(_backend, "cuda_extension", lambda: (None, "no nvcc was found"))
+    assert facts(capsys)["CUDA C++ extension"] == {"missing": "no nvcc was found"}
+    built = SimpleNamespace(build_info=lambda: {"compiler": "nvcc 13", "architectures": "90"})
+    monkeypatch.setattr(_backend, "cuda_extension", lambda: (built, ""))
+    assert facts(capsys)["CUDA C++ extension"] == {"built with compiler": "nvcc 13", "built with architectures": "90"}
+
+
 def test_with_and_without_the_extension(capsys, monkeypatch):
     monkeypatch.setattr(_backend, "extension", EXTENSION)
     assert facts(capsys)["extension"] == {

@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import torch
 
 import alias_ops
 from alias_ops import _backend
@@ -75,7 +76,9 @@ def test_actions_of_the_workflow_are_pinned_to_a_commit():
 def build(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess:
     """setup.py build_ext into ``tmp_path``, with a compiler that fails."""
     pytest.importorskip("setuptools")
-    kept = {k: v for k, v in os.environ.items() if k not in ("CC", "CXX", "ALIAS_OPS_BUILD_CPU")}
+    kept = {
+        k: v for k, v in os.environ.items() if k not in ("CC", "CXX", "ALIAS_OPS_BUILD_CPU", "ALIAS_OPS_BUILD_CUDA")
+    }
     folders = [f"--build-lib={tmp_path / 'lib'}", f"--build-temp={tmp_path / 'temp'}"]
     return subprocess.run(
         [sys.executable, str(ROOT / "setup.py"), "build_ext", *folders],
@@ -122,6 +125,55 @@ def test_a_wrong_build_mode_is_named(tmp_path):
     done = build(tmp_path, ALIAS_OPS_BUILD_CPU="yes")
     assert done.returncode != 0
     assert "ALIAS_OPS_BUILD_CPU must be auto, 0 or 1, got 'yes'" in done.stderr
+
+
+def test_cuda_kernels_that_are_asked_for_must_build(tmp_path):
+    if torch.version.cuda is not None:
+        pytest.skip("this PyTorch is for CUDA")
+    wanted = build(tmp_path, ALIAS_OPS_BUILD_CPU="0", ALIAS_OPS_BUILD_CUDA="1")
+    assert wanted.returncode != 0
+    assert f"error: PyTorch {torch.__version__} is a build without CUDA" in wanted.stderr
+    for mode in ("auto", "0"):
+        silent = build(tmp_path, ALIAS_OPS_BUILD_CPU="0", ALIAS_OPS_BUILD_CUDA=mode)
+        assert silent.returncode == 0, silent.stderr
+        assert "WARNING: alias_ops" not in silent.stderr
+    wrong = build(tmp_path, ALIAS_OPS_BUILD_CUDA="maybe")
+    assert "ALIAS_OPS_BUILD_CUDA must be auto, 0 or 1, got 'maybe'" in wrong.stderr
+
+
+def test_the_objects_of_the_cuda_extension(monkeypatch, tmp_path):
+    """What would be compiled for a PyTorch of CUDA 13, by a compiler that only says its version."""
+    nvcc = tmp_path / "bin" / "nvcc"
+    nvcc.parent.mkdir()
+    nvcc.write_text("#!/bin/sh\necho 'Cuda compilation tools, release 13.0, V13.0.88'\n")
+    nvcc.chmod(0o755)
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "version.py").write_text("cuda: Optional[str] = '13.2'\n")
+    code = """
+import setuptools, sys
+from pathlib import Path
+setuptools.setup = lambda **kwargs: None
+setup = {"__name__": "setup", "__file__": sys.argv[1]}
+exec(compile(Path(sys.argv[1]).read_text(), "setup.py", "exec"), setup)
+place = Path(sys.argv[2])
+torch = setup["Torch"]("2.13.0", [place / "include"], place / "torch" / "lib")
+for unit in setup["plan_cuda"](["g++"], torch, setup["find_toolkit"](torch), place):
+    told = [flag for flag in unit.flags if "gencode" in flag or "USE" in flag]
+    print(unit.source, (unit.compiler or ["g++"])[0].rpartition("/")[2], *told)
+"""
+    environment = {**os.environ, "CUDA_HOME": str(tmp_path), "TORCH_CUDA_ARCH_LIST": "7.5;8.0;8.6;9.0+PTX"}
+    command = [sys.executable, "-c", code, str(ROOT / "setup.py"), str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    pairs = ("80", "sm_80"), ("90", "sm_90"), ("90", "compute_90")
+    codes = " ".join(f"-gencode=arch=compute_{virtual},code={code}" for virtual, code in pairs)
+    lines = done.stdout.splitlines()
+    assert f"csrc/cuda/separable2d.cu nvcc {codes}" in lines
+    assert "csrc/cuda/ops.cpp g++ -DUSE_CUDA" in lines
+    assert len(lines) == len(list((ROOT / "csrc" / "cuda").glob("*.c*")))
+    (tmp_path / "torch" / "version.py").write_text("cuda: Optional[str] = '12.8'\n")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert "PyTorch 2.13.0 is of CUDA 12" in done.stderr
 
 
 @pytest.mark.skipif(_backend.extension is None, reason="the extension was not built")

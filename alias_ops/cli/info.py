@@ -45,6 +45,14 @@ def _extension() -> dict[str, object]:
     return {"kernels in use": extension.isa(), "kernels built": extension.isas(), **built}
 
 
+def _cuda_extension() -> dict[str, object]:
+    """How the module of CUDA C++ kernels was built, or why there is none."""
+    extension, why = _backend.cuda_extension()
+    if extension is None:
+        return {"missing": why}
+    return {f"built with {name}": value for name, value in extension.build_info().items()}
+
+
 def _backends(device_type: str) -> dict[str, object]:
     """The implementation that tensors on a device get, and for each one whether it runs."""
     try:
@@ -104,6 +112,7 @@ def facts() -> dict[str, dict[str, object]]:
             "threads": torch.get_num_threads(),
         },
         "extension": _extension(),
+        "CUDA C++ extension": _cuda_extension(),
         **({} if _backend.availability(devices[-1])["triton"] else {"Triton kernels": _triton(devices[-1])}),
         **{f"backends for {device} tensors": _backends(device) for device in devices},
     }

@@ -14,6 +14,10 @@ struct Separable2d {
   using LeftFragment = Left<T, PRODUCTS>;
   using RightFragment = Right<T, PRODUCTS>;
 
+  // Units of inner elements that the compiler sees at once. All of them, where results depend on the unit; of the dense
+  // form it would load so many numbers ahead that it runs out of registers.
+  static constexpr int kUnits = FORM == Form::kDense ? 1 : P.right_units;
+
   const T* x;
   T* y;
   const char* tables;
@@ -101,15 +105,20 @@ struct Separable2d {
     }
   }
 
-  static ALIAS_OPS_DEVICE void first_product(int tile, const T* x_shared, float copied, bool outer) {
+  static ALIAS_OPS_DEVICE void first_product(int task, const T* x_shared, float copied, bool outer) {
+    constexpr int R = 2 * P.task_rows;  // rows of a lane
     const int g = lane() / 4, t = lane() % 4;
-    const int rows[2] = {16 * tile + row_of_slot(P.x_step, g), 16 * tile + row_of_slot(P.x_step, g + 8)};
-    float c[P.right_tiles][4] = {}, sum[2] = {};
+    int rows[R];
 #pragma unroll
+    for (int r = 0; r < R; ++r) {
+      rows[r] = 16 * (task * P.task_rows + r / 2) + row_of_slot(P.x_step, g + 8 * (r % 2));
+    }
+    float c[P.task_rows][P.right_tiles][4] = {}, sum[R] = {};
+#pragma unroll kUnits
     for (int u = 0; u < P.right_units; ++u) {
-      float values[2][4];
+      float values[R][4];
 #pragma unroll
-      for (int r = 0; r < 2; ++r) {
+      for (int r = 0; r < R; ++r) {
         const T* row = x_shared + rows[r] * P.x_pitch;
         const bool wanted = rows[r] < P.rows();
         if constexpr (FORM == Form::kHalfIn) {
@@ -119,7 +128,8 @@ struct Separable2d {
             if (32 * u + 16 * q < IN) read_four(four, row, 32 * u + 16 * q + 4 * t, wanted);
             values[r][2 * q] = four[1], values[r][2 * q + 1] = four[3];
             if (2 * u + q < P.right_tiles) {
-              c[2 * u + q][2 * r] += copied * four[0], c[2 * u + q][2 * r + 1] += copied * four[2];
+              float (&m)[4] = c[r / 2][2 * u + q];
+              m[r % 2 * 2] += copied * four[0], m[r % 2 * 2 + 1] += copied * four[2];
             }
           }
         } else {
@@ -129,25 +139,30 @@ struct Separable2d {
       if (outer) {
         const auto w = load_shared<Words<4>>(vectors() + P.in_w() + 16 * u + 4 * t);
 #pragma unroll
-        for (int i = 0; i < 8; ++i) sum[i / 4] += float_of(w.w[i % 4]) * values[i / 4][i % 4];
+        for (int i = 0; i < 4 * R; ++i) sum[i / 4] += float_of(w.w[i % 4]) * values[i / 4][i % 4];
       }
-      LeftFragment a;
-      a.set(values[0], values[1]);
+      LeftFragment a[P.task_rows];
+#pragma unroll
+      for (int m = 0; m < P.task_rows; ++m) a[m].set(values[2 * m], values[2 * m + 1]);
 #pragma unroll
       for (int n = 0; n < P.right_tiles; ++n) {
         RightFragment b;
         read_right(b, u, n);
-        multiply(c[n], a, b);
+#pragma unroll
+        for (int m = 0; m < P.task_rows; ++m) multiply(c[m][n], a[m], b);
       }
     }
 #pragma unroll
-    for (int r = 0; r < 2; ++r) {
+    for (int r = 0; r < R; ++r) {
+      const bool there = rows[r] < P.rows();
       if (outer) {
         sum[r] += shuffle_xor(sum[r], 1);
         sum[r] += shuffle_xor(sum[r], 2);
-        if (t == 0 && rows[r] < P.rows()) store_shared(sums() + rows[r], sum[r]);
+        if (t == 0 && there) store_shared(sums() + rows[r], sum[r]);
       }
-      if (rows[r] < P.rows()) write_row(c, r, x_shared + rows[r] * P.x_pitch, z() + rows[r] * P.z_pitch, copied);
+      if (there) {
+        write_row(c[r / 2], r % 2, x_shared + rows[r] * P.x_pitch, z() + rows[r] * P.z_pitch, copied);
+      }
     }
   }
 
@@ -205,12 +220,19 @@ struct Separable2d {
     return total;
   }
 
-  static ALIAS_OPS_DEVICE void second_product(int map, int row_chunk, int column_chunk, float copied, bool outer) {
+  // ``chunk``: of column tiles, counted through the maps of the group.
+  static ALIAS_OPS_DEVICE void second_product(int chunk, int row_chunk, float copied, bool outer) {
     constexpr int M = P.task_tiles, N = P.task_columns, kApart = FORM == Form::kHalfIn ? 2 : 1;
     const int g = lane() / 4, t = lane() % 4;
-    const float* z_map = z() + map * IN * P.z_pitch + column_chunk * N * 8;
-    float c[M][N][4] = {};
+    int maps_of_tiles[N], columns[N];
+    const float* z_tiles[N];
 #pragma unroll
+    for (int n = 0; n < N; ++n) {
+      maps_of_tiles[n] = (chunk * N + n) / P.column_tiles, columns[n] = (chunk * N + n) % P.column_tiles * 8;
+      z_tiles[n] = z() + maps_of_tiles[n] * IN * P.z_pitch + columns[n];
+    }
+    float c[M][N][4] = {};
+#pragma unroll kUnits
     for (int u = 0; u < P.left_units; ++u) {
       RightFragment b[N];
 #pragma unroll
@@ -219,7 +241,7 @@ struct Separable2d {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
           const int k = left_inner(u, t, i), row = kApart * k + kApart - 1;
-          values[i] = k < P.inner() ? load_shared<float>(z_map + row * P.z_pitch + 8 * n + g) : 0.0f;
+          values[i] = k < P.inner() ? load_shared<float>(z_tiles[n] + row * P.z_pitch + g) : 0.0f;
         }
         b[n].set(values);
       }
@@ -231,31 +253,28 @@ struct Separable2d {
         for (int n = 0; n < N; ++n) multiply(c[m][n], a, b[n]);
       }
     }
-    const float common = outer ? common_of(map) : 0.0f;
-    T* y_map = results() + map * OUT * OUT;
 #pragma unroll
-    for (int m = 0; m < M; ++m) {
+    for (int n = 0; n < N; ++n) {
+      const float common = outer ? common_of(maps_of_tiles[n]) : 0.0f;
+      T* y_map = results() + maps_of_tiles[n] * OUT * OUT;
+      const int column = columns[n] + 2 * t;
+      if (column >= OUT) continue;
 #pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        const int result = 16 * (row_chunk * M + m) + g + 8 * r;
+      for (int r = 0; r < 2 * M; ++r) {
+        const int result = 16 * (row_chunk * M + r / 2) + g + 8 * (r % 2);
         if (result >= P.results()) continue;
-#pragma unroll
-        for (int n = 0; n < N; ++n) {
-          const int column = 8 * (column_chunk * N + n) + 2 * t;
-          if (column >= OUT) continue;
-          float two[2] = {c[m][n][2 * r], c[m][n][2 * r + 1]};
-          if constexpr (FORM != Form::kDense) {
-            const int row = FORM == Form::kHalfIn ? 2 * result : result;
-            const auto w = load_shared<Words<2>>(z_map + row * P.z_pitch + 8 * n + 2 * t);
-            const float even[2] = {copied * float_of(w.w[0]), copied * float_of(w.w[1])};
-            if constexpr (FORM == Form::kHalfIn) {
-              two[0] += even[0], two[1] += even[1];
-            } else {
-              write_two(y_map, 2 * result, column, even, common, outer);
-            }
+        float two[2] = {c[r / 2][n][r % 2 * 2], c[r / 2][n][r % 2 * 2 + 1]};
+        if constexpr (FORM != Form::kDense) {
+          const int row = FORM == Form::kHalfIn ? 2 * result : result;
+          const auto w = load_shared<Words<2>>(z_tiles[n] + row * P.z_pitch + 2 * t);
+          const float even[2] = {copied * float_of(w.w[0]), copied * float_of(w.w[1])};
+          if constexpr (FORM == Form::kHalfIn) {
+            two[0] += even[0], two[1] += even[1];
+          } else {
+            write_two(y_map, 2 * result, column, even, common, outer);
           }
-          write_two(y_map, FORM == Form::kHalfOut ? 2 * result + 1 : result, column, two, common, outer);
         }
+        write_two(y_map, FORM == Form::kHalfOut ? 2 * result + 1 : result, column, two, common, outer);
       }
     }
   }
@@ -296,13 +315,14 @@ struct Separable2d {
       const float copied_right = constant(0), copied_left = constant(1);
       const bool outer = constant(2) != 0.0f;
       const T* x_shared = x_of(stage);
-      for (int tile = warp(); tile < P.row_tiles; tile += P.warps) first_product(tile, x_shared, copied_right, outer);
+      for (int task = warp(); task < P.row_tasks(); task += P.warps) {
+        first_product(task, x_shared, copied_right, outer);
+      }
       barrier();
-      const int there = maps_of(group) * P.row_chunks() * P.column_chunks();
+      // Of a group in part, tiles of maps that are not there may be taken along, and are written nowhere.
+      const int there = (maps_of(group) * P.column_tiles + P.task_columns - 1) / P.task_columns * P.row_chunks();
       for (int task = warp(); task < there; task += P.warps) {
-        const int map = task / (P.row_chunks() * P.column_chunks());
-        const int chunk = task % (P.row_chunks() * P.column_chunks());
-        second_product(map, chunk / P.column_chunks(), chunk % P.column_chunks(), copied_left, outer);
+        second_product(task / P.row_chunks(), task % P.row_chunks(), copied_left, outer);
       }
       barrier();
       write_group(group);

@@ -73,7 +73,9 @@ struct SeparablePlan {
   int z_pitch;                               // floats from row to row of z
   int right_units, right_tiles, row_tiles;   // first product: of 16 inner elements; of 8 results; of 16 rows
   int left_units, left_tiles, column_tiles;  // second: of 16 inner elements; of 16 results; of 8 columns of a map
-  int task_tiles, task_columns = 1;          // left and column tiles that a warp takes at a time
+  // Tiles that a warp takes at a time, which then share what is read of a table: of rows in the first product; in the
+  // second of left ones, and of columns, counted through all maps.
+  int task_rows = 1, task_tiles, task_columns = 1;
 
   constexpr SeparablePlan(int in_, int out_, int item_, Form form_)
       : in(in_),
@@ -95,9 +97,14 @@ struct SeparablePlan {
       maps *= 2;
     }
     if (larger > 96) warps = 8;
-    if (column_tiles % 2 == 0 && column_tiles >= 14) task_columns = 2;
     left_tiles = round_up(left_tiles, task_tiles);
     row_tiles = ceil_div(rows(), 16);
+    // No more than the registers hold, and no warp without a task.
+    if (right_tiles <= 2 && ceil_div(row_tiles, 2) >= warps) task_rows = 2;
+    for (int n = 2; n <= 4; n *= 2) {
+      const bool whole = maps * column_tiles % n == 0, busy = 8 * row_chunks() * maps * column_tiles >= 7 * n * warps;
+      if (whole && busy && n * task_tiles <= 8) task_columns = n;
+    }
     while (in % together != 0) together /= 2;
     // Rows of z that one access reads, of kHalfIn every other one, must lie 8 banks apart.
     z_pitch = 8 * column_tiles;
@@ -121,8 +128,7 @@ struct SeparablePlan {
   ALIAS_OPS_BOTH constexpr int threads() const { return 32 * warps; }
   ALIAS_OPS_BOTH constexpr int rows() const { return maps * in; }
   ALIAS_OPS_BOTH constexpr int row_chunks() const { return left_tiles / task_tiles; }
-  ALIAS_OPS_BOTH constexpr int column_chunks() const { return column_tiles / task_columns; }
-  ALIAS_OPS_BOTH constexpr int tasks() const { return maps * row_chunks() * column_chunks(); }
+  ALIAS_OPS_BOTH constexpr int row_tasks() const { return ceil_div(row_tiles, task_rows); }
 
   // ---- tables: bytes, and where each begins in the tables as they lie in device and in shared memory ----
 
@@ -151,7 +157,8 @@ struct SeparablePlan {
   // Blocks that a multiprocessor of sm_90 has room for, as far as it matters: registers are shared out among them.
   constexpr int blocks() const {
     // Rows of 14 tiles take more than the 128 registers that 16 warps leave a thread.
-    const int fitting = 232448 / (shared_bytes() + 1024), wanted = right_tiles >= 14 ? 1 : 16 / warps;
+    const int fitting = 232448 / (shared_bytes() + 1024),
+              wanted = right_tiles >= 14 ? 1 : (right_tiles <= 2 ? 24 : 16) / warps;
     return fitting < 1 ? 1 : fitting < wanted ? fitting : wanted;
   }
 
