@@ -36,10 +36,10 @@ class Plan(NamedTuple):
     low_rows: int
     bands: int
     chunks: int
-    output_blocks: int
     row_units: int
     left_tiles: int
     left_steps: int
+    output_blocks: int
     output_tiles: int
     images: int
     x_buffers: int

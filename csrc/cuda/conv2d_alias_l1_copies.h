@@ -8,13 +8,9 @@ namespace alias_ops::cuda::conv2d {
 template <class T, int PRODUCTS>
 struct Copies {
   static constexpr bool kWide = std::is_same_v<T, float>;
-  static constexpr Precision kPrecision = kWide
-                                              ? (PRODUCTS == 3 ? Precision::kFloat32 : Precision::kTf32)
-                                              : (std::is_same_v<T, Half> ? Precision::kFloat16 : Precision::kBFloat16);
   static constexpr int kNumbers = kWide ? 4 : 8;  // of 16 bytes
   static constexpr int kChannels = 2 * kNumbers;  // of a chunk
   static constexpr int kParts = kWide ? 1 : 2;    // tiles of 8 channels
-  static constexpr int kOutputTiles = output_tiles(kPrecision);
 
   const Arguments& a;
   const Plan& p;

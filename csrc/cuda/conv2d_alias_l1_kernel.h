@@ -19,7 +19,7 @@ template <class T, int PRODUCTS>
 struct Measure : Copies<T, PRODUCTS> {
   using Base = Copies<T, PRODUCTS>;
   using Base::a, Base::p, Base::memory, Base::block, Base::inputs, Base::outputs;
-  using Base::kWide, Base::kNumbers, Base::kChannels, Base::kParts, Base::kOutputTiles;
+  using Base::kWide, Base::kNumbers, Base::kChannels, Base::kParts;
 
   float residual[kTilesOfWarp][kOutputTiles][4];
 

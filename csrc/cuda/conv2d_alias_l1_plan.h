@@ -11,6 +11,7 @@ constexpr int kWarps = 8;
 constexpr int kThreads = 32 * kWarps;
 constexpr int kTilesOfWarp = 2;                // tiles of 16 strided outputs, times all output channels of a block
 constexpr int kSlots = kWarps * kTilesOfWarp;  // tiles of a block
+constexpr int kOutputTiles = 16;               // of 8 output channels, of a block
 constexpr int kUnit = 16;                      // bytes that move together
 constexpr int kFragment = 512;                 // bytes of one operand tile of 16 rows, as a warp holds it
 constexpr int kStride = 2;                     // of the layer
@@ -25,8 +26,6 @@ ALIAS_OPS_BOTH int numbers_of_unit(Precision p) { return sixteen_bits(p) ? 8 : 4
 ALIAS_OPS_BOTH int channels_of_chunk(Precision p) { return 2 * numbers_of_unit(p); }
 // Units that one ldmatrix brings of a channel: of 8 channels, or two times 8.
 ALIAS_OPS_BOTH int units_of_load(Precision p) { return sixteen_bits(p) ? 2 : 4; }
-// Tiles of 8 output channels; in three products a step, twice as many operands want registers.
-ALIAS_OPS_BOTH constexpr int output_tiles(Precision p) { return p == Precision::kFloat32 ? 8 : 16; }
 
 // The next number that is `rest` modulo `modulus`.
 ALIAS_OPS_BOTH int up_to(int value, int rest, int modulus) {
@@ -112,7 +111,7 @@ ALIAS_OPS_BOTH Plan plan_of(const Layer& l, int limit) {
   if (p.column_tiles > 1) p.groups_of_band = up_to(p.groups_of_band, 0, 2);  // a warp's two tiles share their columns
   p.bands = ceil_div(p.row_groups, p.groups_of_band);
   p.chunks = ceil_div(l.channels / l.groups, channels_of_chunk(l.precision));
-  p.output_blocks = ceil_div(l.outputs / l.groups, 8 * output_tiles(l.precision));
+  p.output_blocks = ceil_div(l.outputs / l.groups, 8 * kOutputTiles);
 
   // A load of the right product is 2 or 4 units: of one row, or of neighbouring ones where these are so short.
   const int load = units_of_load(l.precision);
@@ -136,9 +135,9 @@ ALIAS_OPS_BOTH Plan plan_of(const Layer& l, int limit) {
   p.right_steps = p.rows * p.row_units;
   p.left_bytes = l.h.kernel * p.left_tiles * p.left_steps * kFragment;
   p.right_bytes = l.w.kernel * p.column_tiles * p.right_steps * kFragment;
-  p.weight_bytes = l.w.kernel * output_tiles(l.precision) * 8 * 2 * kUnit;
+  p.weight_bytes = l.w.kernel * kOutputTiles * 8 * 2 * kUnit;
 
-  p.residual_column = 8 * output_tiles(l.precision) + 8;
+  p.residual_column = 8 * kOutputTiles + 8;
   p.residual_row = p.column_tiles * p.columns * p.residual_column + 8;
   p.residual_image = p.low_rows * p.residual_row;
 
@@ -161,11 +160,10 @@ ALIAS_OPS_BOTH Plan plan_of(const Layer& l, int limit) {
 // What tables and weights depend on, in the order of Plan in alias_ops/kernels/conv2d_alias_l1_cuda_tables.py.
 constexpr int kPlanNumbers = 14;
 
-ALIAS_OPS_BOTH void plan_numbers(const Layer& l, const Plan& p, int64_t* out) {
-  const int numbers[kPlanNumbers] = {p.shared,    p.rows,       p.columns,    p.column_tiles,
-                                     p.low_rows,  p.bands,      p.chunks,     p.output_blocks,
-                                     p.row_units, p.left_tiles, p.left_steps, output_tiles(l.precision),
-                                     p.images,    p.x_buffers};
+ALIAS_OPS_BOTH void plan_numbers(const Plan& p, int64_t* out) {
+  const int numbers[kPlanNumbers] = {p.shared,        p.rows,       p.columns,   p.column_tiles, p.low_rows,
+                                     p.bands,         p.chunks,     p.row_units, p.left_tiles,   p.left_steps,
+                                     p.output_blocks, kOutputTiles, p.images,    p.x_buffers};
   for (int i = 0; i < kPlanNumbers; ++i) out[i] = numbers[i];
 }
 
@@ -183,7 +181,7 @@ ALIAS_OPS_BOTH int64_t block_count(const Layer& l, const Plan& p) {
 // Neighbours share x: outputs first, then groups, bands, images.
 ALIAS_OPS_BOTH Block block_of(const Layer& l, const Plan& p, int64_t index) {
   Block b{};
-  b.output = int(index % p.output_blocks) * 8 * output_tiles(l.precision);
+  b.output = int(index % p.output_blocks) * 8 * kOutputTiles;
   index /= p.output_blocks;
   b.group = int(index % l.groups);
   index /= l.groups;

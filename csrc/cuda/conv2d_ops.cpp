@@ -1,5 +1,10 @@
 // The one-pass convolution measure for PyTorch, through its stable ABI. alias_ops/kernels/conv2d_alias_l1_cuda.py calls
 // these operators; users never do.
+#include <algorithm>
+#include <initializer_list>
+#include <utility>
+#include <vector>
+
 #include "conv2d_alias_l1.h"
 #include "tensors.h"
 
@@ -32,7 +37,7 @@ Tensor plan(const Tensor& like, const std::vector<int64_t>& layer, int64_t share
   const Layer l = layer_of(layer);
   const Plan p = plan_of(l, int(std::min<int64_t>(shared_memory, 1 << 20)));
   Tensor numbers = torch::stable::new_empty(like, {kPlanNumbers}, ScalarType::Long);
-  plan_numbers(l, p, static_cast<int64_t*>(numbers.mutable_data_ptr()));
+  plan_numbers(p, static_cast<int64_t*>(numbers.mutable_data_ptr()));
   return numbers;
 }
 

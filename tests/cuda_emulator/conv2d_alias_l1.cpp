@@ -47,7 +47,7 @@ std::string run(const Arguments& a, size_t x_bytes) {
 
 extern "C" void plan(const int64_t* numbers, int limit, int64_t* out) {
   const Layer l = layer_of(numbers);
-  plan_numbers(l, plan_of(l, limit), out);
+  plan_numbers(plan_of(l, limit), out);
 }
 
 // copied: bytes at once, or -1 for what the launcher would choose.
