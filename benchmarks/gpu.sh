@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything there is to learn on a machine with a GPU, in one call of under nine minutes and without a network:
+# Everything there is to learn on a machine with a GPU, in one call of under ten minutes and without a network:
 # builds the package in this checkout, runs `pytest -m gpu`, measures the two ceilings, times every op and its peers,
 # and prints every bar beside what was measured. Each stage has a time-out of its own and results are written as they
 # come, so that nothing that hangs takes the rest with it.
@@ -52,11 +52,11 @@ stage pooling 120 "$PYTHON" -m benchmarks.gpu pooling --out "$RESULTS" "${DRY[@]
 stage aliasing 45 "$PYTHON" -m benchmarks.gpu aliasing --out "$RESULTS" "${DRY[@]}"
 stage convolutions 90 "$PYTHON" -m benchmarks.gpu convolutions --out "$RESULTS" "${DRY[@]}"
 if [ ${#DRY[@]} != 0 ] || ! missing 'cuda_extension()[0]'; then
-    stage cuda 60 "$PYTHON" -m benchmarks.gpu cuda --out "$RESULTS" "${DRY[@]}"
+    stage cuda 45 "$PYTHON" -m benchmarks.gpu cuda --out "$RESULTS" "${DRY[@]}"
     # Races and reads of what was never written show here alone; on few, small maps, for it is a hundred times slower.
     if [ ${#DRY[@]} = 0 ] && command -v compute-sanitizer > /dev/null; then
         for tool in memcheck racecheck initcheck; do
-            PYTORCH_NO_CUDA_MEMORY_CACHING=1 stage "$tool" 40 compute-sanitizer --tool "$tool" --error-exitcode 9 \
+            PYTORCH_NO_CUDA_MEMORY_CACHING=1 stage "$tool" 20 compute-sanitizer --tool "$tool" --error-exitcode 9 \
                 --kernel-regex kns=alias_ops "$PYTHON" -m benchmarks.gpu sanitize --out "$RESULTS"
         done
     else

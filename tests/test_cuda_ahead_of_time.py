@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cuda_kernels import EMULATOR, KERNELS, LIMITS, ROOT, compiled, nvcc
+from cuda_kernels import EMULATOR, KERNELS, LIMITS, ROOT, compiled
 
 FORMS = {"kDense": (0, 1), "kHalfIn": (0,), "kHalfOut": (1,)}  # of each, maps that shrink and maps that grow
 TYPES = ("float, 3", "float, 1", "BFloat16, 1", "Half, 1")
@@ -106,7 +106,3 @@ def test_the_host_side_needs_no_header_of_cuda(source):
 def test_files_of_the_emulator_are_short_too():
     for path in (*EMULATOR.iterdir(), *KERNELS.iterdir()):
         assert path.read_text().count("\n") < 400, path
-
-
-def test_nvcc_is_looked_for_where_it_is():
-    assert Path(nvcc()).is_file()

@@ -107,6 +107,7 @@ struct Separable2d {
 
   static ALIAS_OPS_DEVICE void first_product(int task, const T* x_shared, float copied, bool outer) {
     constexpr int R = 2 * P.task_rows;  // rows of a lane
+    warp_barrier();  // products want all lanes at one instruction, which the task before may not leave
     const int g = lane() / 4, t = lane() % 4;
     int rows[R];
 #pragma unroll
@@ -223,6 +224,7 @@ struct Separable2d {
   // ``chunk``: of column tiles, counted through the maps of the group.
   static ALIAS_OPS_DEVICE void second_product(int chunk, int row_chunk, float copied, bool outer) {
     constexpr int M = P.task_tiles, N = P.task_columns, kApart = FORM == Form::kHalfIn ? 2 : 1;
+    warp_barrier();
     const int g = lane() / 4, t = lane() % 4;
     int maps_of_tiles[N], columns[N];
     const float* z_tiles[N];
