@@ -332,7 +332,7 @@ template __global__ void residual_l1_kernel<3>(const Arguments);
 """
 
 
-@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90", pytest.param("sm_100", marks=pytest.mark.slow)])
 def test_every_kernel_fits(architecture):
     """No register spilled, nothing on the stack; shared memory is the plan's, which is held against the same limits."""
     kernels = compiled(SOURCE, architecture)

@@ -43,6 +43,7 @@ struct Measure : Copies<T, PRODUCTS> {
     const int plane_bytes = p.x_plane * kUnit, row_bytes = p.x_row * kUnit;
     const char* tables = memory + p.left_at + tap * p.left_tiles * p.left_steps * kFragment + kUnit * lane();
     for (int task = warp(); task < count; task += kWarps) {
+      warp_barrier();  // products want all lanes at one instruction, which the task before may not leave
       const int plane = task / per_row * kPlanes, column = task % per_row * 8;
       const int channel = plane % kChannels, column_written = column + 2 * t;
       // ldmatrix takes addresses of two planes at once: the upper half of the lanes has the second one's.
@@ -162,6 +163,7 @@ struct Measure : Copies<T, PRODUCTS> {
       if (i > 0 && tiles[i].image < 0) tiles[i].image = 0, tiles[i].row = 0;
     }
     if (tiles[0].image < 0) return;
+    warp_barrier();
     Source sources[kTilesOfWarp];
 #pragma unroll
     for (int i = 0; i < kTilesOfWarp; ++i) sources[i] = source_of(tiles[i], tap_h, x_buffer, low_buffer);

@@ -92,6 +92,7 @@ template <int PRODUCTS>
 ALIAS_OPS_DEVICE void transform_rows(const Maps& a, const float* wave_w, int part, int parts) {
   const int g = lane() / 4, t = lane() % 4, count = pairs(a.M), tiles = pair_tiles(a.M), steps = sample_steps(a.M);
   for (int n = part; n < a.N; n += parts) {
+    warp_barrier();  // products want all lanes at one instruction, which what is behind may not leave
     float* samples = a.maps + n * a.row;
     float c[2][4] = {};
     for (int s = 0; s < steps; ++s) {
@@ -123,6 +124,7 @@ ALIAS_OPS_DEVICE void add_moduli(const Maps& a, const float* wave_h, int part, i
   total[0] = total[1] = 0;
   for (int along_w = part; along_w < count; along_w += parts) {
     for (int tile = 0; tile < tiles; ++tile) {
+      warp_barrier();
       float cosines[4] = {}, sines[4] = {};
       for (int s = 0; s < steps; ++s) {
         const int n = 8 * s + t, last = a.N - 1;
