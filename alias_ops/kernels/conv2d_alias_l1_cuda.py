@@ -4,6 +4,8 @@ What it does not serve is for the Triton kernels: other strides, kernels of even
 that bring the layer's output, which identity 7 makes cheaper than any convolution.
 """
 
+from functools import lru_cache
+
 import torch
 
 from ._precision import products
@@ -11,8 +13,9 @@ from .conv2d_alias_l1_cuda_tables import PRECISIONS, STRIDE, Plan, packed_weight
 
 __all__ = ["conv2d_alias_l1", "images_at_once", "plan_of", "precision_of", "scratch_numbers"]
 
-# Where a map is cut into bands its residual goes through memory, a chunk of images at a time.
-LARGEST_SCRATCH = 256 << 20
+# Where a map is cut into bands its residual goes through memory, a chunk of images at a time: about what the second
+# level of an H200's caches holds.
+LARGEST_SCRATCH = 64 << 20
 
 # Images of a block at most: beyond it, a plan does not depend on the batch.
 MOST_IMAGES = 16
@@ -20,7 +23,7 @@ MOST_IMAGES = 16
 # What csrc/cuda/conv2d_ops.cpp takes as a number of a layer.
 LARGEST_NUMBER = 1 << 24
 
-_plans: dict[tuple[int, ...], Plan] = {}
+PLANS = 1024  # remembered
 
 
 def precision_of(x: torch.Tensor) -> str | None:
@@ -35,13 +38,15 @@ def _shared_memory(device: torch.device) -> int:
     return getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin", 0)
 
 
+@lru_cache(maxsize=PLANS)
+def _plan(*numbers: int, shared_memory: int) -> Plan:
+    made = torch.ops.alias_ops._cuda_conv2d_alias_l1_plan(torch.empty(0), numbers, shared_memory)
+    return Plan(*made.tolist())
+
+
 def plan_of(numbers: list[int], shared_memory: int) -> Plan:
     """The plan of a layer; its batch counts as far as a block's images do."""
-    key = (min(numbers[0], MOST_IMAGES), *numbers[1:], shared_memory)
-    if key not in _plans:
-        made = torch.ops.alias_ops._cuda_conv2d_alias_l1_plan(torch.empty(0), list(key[:-1]), shared_memory)
-        _plans[key] = Plan(*made.tolist())
-    return _plans[key]
+    return _plan(min(numbers[0], MOST_IMAGES), *numbers[1:], shared_memory=shared_memory)
 
 
 def scratch_numbers(plan: Plan, images: int, outputs: int, groups: int, area: int) -> int:
