@@ -36,6 +36,14 @@ def test_square_maps_of_every_size(precision, limit):
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
+def test_with_little_shared_memory(precision):
+    """As sm_86 and sm_89 have it: fewer images a block, one buffer, and the largest maps not at all."""
+    served = [n for n in range(3, 40) if check(9, precision=precision, size=(n, n), limit=99 << 10)]
+    assert served == list(range(3, len(served) + 3))
+    assert 16 <= max(served) < 32
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_maps_that_are_not_square(precision):
     for size, kernel in itertools.product(itertools.product((1, 2, 5, 8, 9, 17, 31, 40), repeat=2), ((1, 3), (5, 1))):
         if size[0] + 4 >= kernel[0] and size[1] + 4 >= kernel[1]:

@@ -77,7 +77,7 @@ def conv2d_alias_l1(
         return True
     axes = [(x.shape[d + 2], weight.shape[d + 2], padding[d], dilation[d]) for d in (0, 1)]
     layer = [x.shape[1], len(weight), groups, PRECISIONS.index(precision), *axes[0], *axes[1]]
-    if max(len(x), *layer) >= LARGEST_NUMBER:
+    if x.shape[1] == 0 or max(len(x), *layer) >= LARGEST_NUMBER:
         return False
     shared_memory = _shared_memory(x.device)
     plan = plan_of([len(x), *layer], shared_memory)
