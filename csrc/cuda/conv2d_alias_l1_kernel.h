@@ -109,14 +109,43 @@ struct Measure : Copies<T, PRODUCTS> {
             low_place(p, low_buffer, tile.image, row, channel) + along};
   }
 
+  // Adds COUNT loads to the right product of both tiles: all of them are under way before the first one's products.
+  template <int COUNT>
+  ALIAS_OPS_DEVICE void add_loads(const char* const (&from)[kTilesOfWarp], int& at, int load_bytes, const char*& table,
+                                  float (&c)[kTilesOfWarp][kParts][4]) const {
+    Words<4> tables[COUNT][kSteps];
+    uint32_t units[COUNT][kTilesOfWarp][4];
+#pragma unroll
+    for (int n = 0; n < COUNT; ++n) {
+#pragma unroll
+      for (int s = 0; s < kSteps; ++s) {
+        tables[n][s] = load_shared<Words<4>>(table);
+        table += kFragment;
+      }
+#pragma unroll
+      for (int i = 0; i < kTilesOfWarp; ++i) load_tiles(units[n][i], from[i] + at);
+      at += load_bytes;
+    }
+#pragma unroll
+    for (int n = 0; n < COUNT; ++n) {
+      const auto left = left_of<T, PRODUCTS>(tables[n][0].w), next = left_of<T, PRODUCTS>(tables[n][kSteps - 1].w);
+#pragma unroll
+      for (int i = 0; i < kTilesOfWarp; ++i) {
+        const uint32_t (&u)[4] = units[n][i];
+        step(c[i][0], left, right_of<T, PRODUCTS>(u[0], u[1]));
+        step(c[i][kParts - 1], next, right_of<T, PRODUCTS>(u[2], u[3]));
+      }
+    }
+  }
+
   // x~ of a warp's tiles for a pair of taps, as left operands of the main product.
   ALIAS_OPS_DEVICE void build(const Source (&sources)[kTilesOfWarp], int column_tile, int tap_w,
                               Left<T, PRODUCTS> (&built)[kTilesOfWarp]) const {
     const char* table =
         memory + p.right_at + (tap_w * p.column_tiles + column_tile) * p.right_steps * kFragment + kUnit * lane();
-    const int together = kLoad / p.load_units, row_bytes = p.row_units * kUnit;
+    const int together = p.load_rows, row_bytes = p.row_units * kUnit, load_bytes = p.load_units * kUnit;
     float c[kTilesOfWarp][kParts][4] = {};
-#pragma unroll 1
+#pragma unroll
     for (int part = 0; part < 2; ++part) {
 #pragma unroll 1
       for (int first = 0; first < p.rows; first += together) {
@@ -127,17 +156,12 @@ struct Measure : Copies<T, PRODUCTS> {
           const int of_low = sources[i].low + first * kUnit * p.low_row;
           from[i] = memory + (part == 1 ? of_low : unsigned(h) < unsigned(a.layer.h.size) ? of_x : p.zero_at);
         }
-        for (int at = 0; at < row_bytes; at += p.load_units * kUnit) {
-          const auto left = left_of<T, PRODUCTS>(load_shared<Words<4>>(table).w);
-          const auto next = left_of<T, PRODUCTS>(load_shared<Words<4>>(table + (kSteps - 1) * kFragment).w);
-#pragma unroll
-          for (int i = 0; i < kTilesOfWarp; ++i) {
-            uint32_t units[4];
-            load_tiles(units, from[i] + at);
-            step(c[i][0], left, right_of<T, PRODUCTS>(units[0], units[1]));
-            step(c[i][kParts - 1], next, right_of<T, PRODUCTS>(units[2], units[3]));
+        for (int at = 0; at < row_bytes;) {
+          if (PRODUCTS == 1 && at + load_bytes < row_bytes) {
+            add_loads<2>(from, at, load_bytes, table, c);
+          } else {
+            add_loads<1>(from, at, load_bytes, table, c);
           }
-          table += kSteps * kFragment;
         }
       }
     }
@@ -150,6 +174,23 @@ struct Measure : Copies<T, PRODUCTS> {
       } else {
         built[i] = left_of<T, PRODUCTS>({pair_of<T>(c[i][0][0], c[i][0][1]), pair_of<T>(c[i][0][2], c[i][0][3]),
                                          pair_of<T>(c[i][1][0], c[i][1][1]), pair_of<T>(c[i][1][2], c[i][1][3])});
+      }
+    }
+  }
+
+  // residual += x~ w, for pairs of tiles of output channels: all of them, or the first ones.
+  template <bool ALL>
+  ALIAS_OPS_DEVICE void add_products(const char* weight, int pairs, const Left<T, PRODUCTS> (&built)[kTilesOfWarp]) {
+#pragma unroll
+    for (int pair = 0; pair < kOutputTiles / 2; ++pair) {
+      if (!ALL && pair >= pairs) break;
+      const auto words = load_shared<Words<4>>(weight + pair * kFragment);
+      const auto first = right_of<T, PRODUCTS>(words.w[0], words.w[1]);
+      const auto second = right_of<T, PRODUCTS>(words.w[2], words.w[3]);
+#pragma unroll
+      for (int i = 0; i < kTilesOfWarp; ++i) {
+        step(residual[i][2 * pair], built[i], first);
+        step(residual[i][2 * pair + 1], built[i], second);
       }
     }
   }
@@ -173,17 +214,11 @@ struct Measure : Copies<T, PRODUCTS> {
       build(sources, tiles[0].column, tap_w, built);
       const char* weight =
           memory + p.weight_at + low_buffer * p.weight_bytes + kUnit * lane() + tap_w * kOutputTiles / 2 * kFragment;
-#pragma unroll
-      for (int pair = 0; pair < kOutputTiles / 2; ++pair) {
-        if (16 * pair >= left_over) break;
-        const auto words = load_shared<Words<4>>(weight + pair * kFragment);
-        const auto first = right_of<T, PRODUCTS>(words.w[0], words.w[1]);
-        const auto second = right_of<T, PRODUCTS>(words.w[2], words.w[3]);
-#pragma unroll
-        for (int i = 0; i < kTilesOfWarp; ++i) {
-          step(residual[i][2 * pair], built[i], first);
-          step(residual[i][2 * pair + 1], built[i], second);
-        }
+      // Loads wait for no branch where there are outputs for all tiles.
+      if (left_over > 16 * (kOutputTiles / 2 - 1)) {
+        add_products<true>(weight, kOutputTiles / 2, built);
+      } else {
+        add_products<false>(weight, ceil_div(left_over, 16), built);
       }
     }
   }

@@ -55,8 +55,8 @@ struct Plan {
   int bands, groups_of_band;  // of row_groups
   int chunks, output_blocks;  // of a group of channels
   // x of a chunk: [image][channel][row][unit]; low: [image][strided row][channel][unit].
-  int row_units;   // of a row of x and of low, as the right product takes them
-  int load_units;  // of one row in a load of the right product: all of it, or a half or quarter
+  int row_units;              // of a row of x and of low, as the right product takes them
+  int load_units, load_rows;  // units of a row, and rows, in a load of the right product
   int x_row, x_plane, x_image, x_buffers;
   int low_channel, low_row, low_image, low_buffers, low_rows;  // as many buffers of weights
   int left_tiles, left_steps;                 // of the product along the height: tiles of 16 rows, steps along h
@@ -118,6 +118,7 @@ ALIAS_OPS_BOTH Plan plan_of(const Layer& l, int limit) {
   p.load_units = load / p.rows;
   if (p.load_units == 0) p.load_units = 1;
   while (p.load_units < load && p.load_units < ceil_div(l.w.size, unit)) p.load_units *= 2;
+  p.load_rows = load / p.load_units;
   p.row_units = up_to(ceil_div(l.w.size, unit), 0, p.load_units);
   const int kept_units = ceil_div(columns_kept(l, p), unit);
   // Eight rows meet in one ldmatrix, four rows of eight floats in one load of the left product: each on banks of its
