@@ -55,6 +55,8 @@ def main() -> None:
         for side in arguments.sides
         for form, grows in (("kHalfIn", 0), ("kHalfOut", 1), ("kDense", 0), ("kDense", 1))
     ]
+    if not (ROOT / "csrc" / "cuda").is_dir():
+        sys.exit("the kernels' sources are not here: this needs a checkout")
     include = f"-I{ROOT / 'csrc' / 'cuda'}"
     with tempfile.TemporaryDirectory() as place:
         source, cubin, program = (Path(place, name) for name in ("k.cu", "k.cubin", "plans"))

@@ -6,11 +6,14 @@ those.
 
 import ctypes
 import json
+import re
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
 import torch
-from cuda_kernels import LIMITS, emulated, message_of, pointer
+from cuda_kernels import EMULATOR, FLAGS, KERNELS, LIMITS, emulated, message_of, pointer
 from helpers import assert_close, randn, reference_pool2d
 
 import alias_ops
@@ -194,6 +197,45 @@ def test_what_is_not_a_number_stays_in_its_map(calls, pool, dtype):
 def test_the_same_maps_give_the_same_results_wherever_they_lie(calls):
     x = randn(1, 14, 14).float()
     assert (alias_ops.asap_pool2d(x.expand(37, 14, 14).contiguous()) == alias_ops.asap_pool2d(x)).all()
+
+
+MUTATIONS = {
+    "no barrier before the first product": ("barrier();\n      const float copied_right", "const float copied_right"),
+    "no barrier before the second product": ("barrier();\n      // Of a group in part", "// Of a group in part"),
+    "no barrier before y is written": ("barrier();\n      write_group", "write_group"),
+    "no wait for x": ("wait_for_copies<1>();", "wait_for_copies<2>();"),
+    "the next group over this one": ("copy_group(group + blocks(), stage ^ 1)", "copy_group(group + blocks(), stage)"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", [None, *MUTATIONS])
+def test_a_fault_in_the_kernel_is_seen(tmp_path, fault):
+    """The kernel with one line taken out: the emulator, or the result, says so."""
+    folder, side, item = shutil.copytree(KERNELS, tmp_path / "cuda"), 14, 4
+    kernel = folder / "separable2d_kernel.h"
+    text = kernel.read_text()
+    if fault is not None:
+        before, after = MUTATIONS[fault]
+        assert text.count(before) == 1
+        text = text.replace(before, after)
+    kernel.write_text(re.sub(r"SeparableSides = Sides<[\d, ]+>", f"SeparableSides = Sides<{side}>", text))
+    driver = tmp_path / "driver.cpp"
+    driver.write_text(re.sub(r"Sides<[\d, ]+>\(\)", f"Sides<{side}>()", (EMULATOR / DRIVER).read_text()))
+    made = tmp_path / "made.so"
+    subprocess.run(["g++", *FLAGS, f"-I{folder}", f"-I{EMULATOR}", str(driver), "-o", str(made)], check=True)
+    library = ctypes.CDLL(str(made))
+    form, numbers = cuda.factors_of(*factors("flc", side), False, 1e-7)
+    numbers, out = torch.from_numpy(numbers), side // 2
+    tables = torch.empty(library.make_tables(0, side, out, form, None, None), dtype=torch.uint8)
+    library.make_tables(0, side, out, form, pointer(numbers), pointer(tables))
+    maps = 4 * plan_of(side, out, item, form)["maps"] + 1
+    x, y = randn(maps, side, side).float(), torch.full((maps, out, out), torch.nan)
+    arguments = 0, side, out, form, *map(pointer, (x, tables, y)), ctypes.c_int64(maps), ctypes.c_int64(2)
+    message = message_of(library.run_separable2d, *arguments)
+    expected = reference_pool2d("flc", x)
+    right = message == "" and (y.double() - expected).norm() <= 2e-6 * expected.norm()
+    assert right == (fault is None), message
 
 
 # ---- calls -----------------------------------------------------------------------------------------------------------
