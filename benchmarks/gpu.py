@@ -231,9 +231,31 @@ def convolutions(run: Run) -> None:
                 _convolution_gradients(run, conv, precision)
 
 
+def _convolution_by_cuda(run: Run, conv: Conv, precision: str, backends: tuple[str, ...]) -> None:
+    x, weight, padding, case = _layer(run, conv, precision)
+
+    def measure():
+        return alias_ops.conv2d_aliasing(x, weight, padding=padding)
+
+    def check():
+        exact = reference.conv2d_aliasing(x[:64].double(), weight.double(), padding=padding, reduction="none")
+        with alias_ops.backend(backends[-1]):
+            found = alias_ops.conv2d_aliasing(x[:64], weight, padding=padding, reduction="none")
+        return checked(found, exact, x.dtype, TF32_SLACK if precision == "tf32" else 1.0)
+
+    calls: dict[str, Call] = {name: within(name, measure) for name in backends}
+    calls["strided convolution"] = lambda: F.conv2d(x, weight, stride=2, padding=padding)
+    dtype = str(x.dtype).removeprefix("torch.")
+    run.case({"op": "conv2d_alias_l1 by cuda", **case, "dtype": dtype, "tf32": precision, "n": conv.size}, calls, check)
+
+
 def cuda(run: Run) -> None:
-    """The CUDA C++ kernels of the poolings against Triton's, and both against a copy of as many bytes."""
+    """The CUDA C++ kernels against Triton's: poolings, and against a copy of as many bytes; convolutions."""
     backends = ("reference",) if run.dry else ("triton", "cuda")
+    for precision in ("tf32", "bfloat16", "float32"):
+        for conv in [Conv("tiny", 2, 3, 4, 8, 3)] if run.dry else CONV_ROWS:
+            with tf32(precision == "tf32"):
+                _convolution_by_cuda(run, conv, precision, backends)
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         for pool in ("flc", "asap"):
             layer = getattr(alias_ops, f"{pool}_pool2d")
@@ -263,6 +285,10 @@ def sanitize(run: Run) -> None:
                 x = torch.randn(37, n, n, device=run.device).to(dtype).requires_grad_()
                 y = getattr(alias_ops, f"{pool}_pool2d")(x)
                 torch.autograd.grad(y, x, torch.randn_like(y))
+        for n, kernel in ((8, 1), (15, 3), (32, 3), (34, 1)):
+            x = torch.randn(3, 18, n, n, device=run.device).to(dtype)
+            weight = torch.randn(20, 18, kernel, kernel, device=run.device).to(dtype)
+            alias_ops.conv2d_aliasing(x, weight, padding=kernel // 2)
     if not run.dry:
         torch.cuda.synchronize()
 

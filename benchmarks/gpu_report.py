@@ -14,6 +14,7 @@ POOLING = {14: 0.85, 28: 0.85, 56: 0.85, 112: 0.85, 224: 0.70}
 FFT_SIZES = (32, 56, 112)
 MEASURED_TO = 112
 BY_CUDA = 0.92
+CONV_BY_CUDA = 1.5
 GAIN = 1.15  # of a CUDA C++ kernel over Triton's, at least, or it is not taken
 PEERS = ("max_pool2d", "BlurPool (timm)", "depthwise convolution")
 
@@ -61,6 +62,12 @@ def bars(document: dict[str, Any]) -> list[Bar]:
                 what = f"{r['pool']}_pool2d by {name}, N = {r['n']}, {r['dtype']}, of copy bandwidth"
                 found.append(_bar(what, fraction(r, name), BY_CUDA, True, "%"))
     for r in results:
+        if r["op"] == "conv2d_alias_l1 by cuda":
+            what, ours = f"conv2d_aliasing by cuda, {r['layer']}, {r['tf32']}", _exactly(r, "cuda")
+            found.append(_bar(f"{what}, against Triton", _over(_exactly(r, "triton"), ours), CONV_BY_CUDA, True, "x"))
+            over = _over(ours, _exactly(r, "strided convolution"))
+            found.append(_bar(f"{what}, in the strided convolution's time", over, 2, False, "x"))
+    for r in results:
         if r["op"] != "flc_pool2d against peers":
             continue
         ours = _exactly(r, "alias_ops")
@@ -101,6 +108,8 @@ def fastest(document: dict[str, Any]) -> dict[str, list[int]]:
             continue
         op, out = r["op"].removesuffix(" by cuda"), r["n"] // 2
         for side, suffix in ((r["n"], ""), (out, " backward")):
+            if op == "conv2d_alias_l1" and suffix:
+                continue  # gradients have no CUDA C++ kernel
             over = _over(_exactly(r, f"triton{suffix}"), _exactly(r, f"cuda{suffix}"))
             gains.setdefault((f"{op} {r['dtype']}", side), []).append(over or 0.0)
     found: dict[str, list[int]] = {}

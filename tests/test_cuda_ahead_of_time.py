@@ -82,8 +82,9 @@ def test_a_kernel_that_spills_is_seen(tmp_path):
     assert kernel.spilled > 0
 
 
-def test_the_host_side_needs_no_header_of_cuda():
-    """csrc/cuda/ops.cpp goes through the ordinary compiler, and what it includes of PyTorch is the stable ABI."""
+@pytest.mark.parametrize("source", ["ops.cpp", "conv2d_ops.cpp"])
+def test_the_host_side_needs_no_header_of_cuda(source):
+    """csrc/cuda/*ops.cpp go through the ordinary compiler, and what it includes of PyTorch is the stable ABI."""
     include = Path(torch.__file__).parent / "include"
     flags = [f"-isystem{include}", f"-isystem{include}/torch/csrc/api/include", "-DUSE_CUDA"]
     text = (ROOT / "setup.py").read_text()
@@ -91,7 +92,7 @@ def test_the_host_side_needs_no_header_of_cuda():
     compiler = pytest.importorskip("shutil").which("g++") or pytest.skip("no C++ compiler")
     command = [compiler, "-std=c++20", "-fsyntax-only", "-Wall", "-Wextra", "-Werror", *flags]
     done = subprocess.run(
-        [*command, f"-DTORCH_TARGET_VERSION={target}", "-H", str(KERNELS / "ops.cpp")],
+        [*command, f"-DTORCH_TARGET_VERSION={target}", "-H", str(KERNELS / source)],
         capture_output=True,
         text=True,
         check=False,

@@ -9,7 +9,7 @@ from helpers import assert_close, randn, reference_pool2d
 from kernels import captured
 
 import alias_ops
-from alias_ops import _backend
+from alias_ops import _backend, reference
 from alias_ops.ops.separable2d import apply
 
 pytestmark = pytest.mark.gpu
@@ -165,3 +165,59 @@ def test_tf32_is_taken_where_it_is_allowed():
     finally:
         torch.backends.cuda.matmul.allow_tf32 = before
     assert errors[0] <= 2e-6 < errors[1] < 1e-3
+
+
+# ---- conv2d_alias_l1 -------------------------------------------------------------------------------------------------
+
+# images, input and output channels, size, kernel, groups: every way to cut a map
+LAYERS = [
+    (5, 20, 130, 32, 3, 1),
+    (9, 34, 20, 16, 3, 2),
+    (19, 18, 9, 8, 3, 1),
+    (3, 40, 20, 28, 5, 1),
+    (3, 40, 20, 14, 7, 1),
+    (3, 20, 20, 32, 1, 1),
+    (3, 20, 20, 56, 3, 1),
+    (3, 20, 20, (17, 34), 3, 1),
+]
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("layer", LAYERS, ids=str)
+@dtypes
+def test_convolutions(dtype, layer, layout):
+    images, channels, outputs, size, kernel, groups = layer
+    size = size if isinstance(size, tuple) else (size, size)
+    x = randn(images, channels, *size, dtype=dtype).cuda().to(memory_format=layout)
+    weight = randn(outputs, channels // groups, kernel, kernel, dtype=dtype, seed=1).cuda()
+    geometry = {"padding": kernel // 2, "groups": groups}
+    expected = reference.conv2d_aliasing(x.double(), weight.double(), **geometry, reduction="none")
+    found = alias_ops.conv2d_aliasing(x, weight, **geometry, reduction="none")
+    assert_close(found.cpu(), expected.cpu(), dtype)
+    assert torch.equal(found, alias_ops.conv2d_aliasing(x, weight, **geometry, reduction="none"))
+
+
+def test_convolutions_reach_the_kernel():
+    """Asked itself, it does not hand the call on."""
+    from alias_ops.kernels import conv2d_alias_l1_cuda as launcher
+
+    x, weight = torch.randn(2, 3, 16, 16, device="cuda"), torch.randn(4, 3, 3, 3, device="cuda")
+    out = torch.full((2, 4), torch.nan, device="cuda")
+    assert launcher.conv2d_alias_l1(x, weight, None, None, [], [], (2, 2), (1, 1), (1, 1), 1, out=out)
+    expected = reference.conv2d_aliasing(x.double(), weight.double(), padding=1, reduction="none")
+    assert_close(out.cpu(), expected.cpu(), torch.float32)
+
+
+def test_convolutions_in_a_graph():
+    x, other = (torch.randn(20, 32, 28, 28, device="cuda") for _ in range(2))
+    weight = torch.randn(48, 32, 3, 3, device="cuda")
+
+    def measure(x):
+        return alias_ops.conv2d_aliasing(x, weight, padding=1, reduction="none")
+
+    expected = measure(other)
+    graph, result = captured(lambda: measure(x))
+    x.copy_(other)
+    graph.replay()
+    torch.cuda.synchronize()
+    assert torch.equal(result, expected)

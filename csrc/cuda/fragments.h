@@ -28,6 +28,11 @@ struct Right {
 };
 
 template <int PRODUCTS>
+ALIAS_OPS_DEVICE float high_of(float value) {
+  return PRODUCTS == 3 ? tf32_of(value) : tf32_or_nan_of(value);
+}
+
+template <int PRODUCTS>
 struct Left<float, PRODUCTS> {
   float high[2][4], low[2][4];
   ALIAS_OPS_DEVICE void set(const float (&upper)[4], const float (&lower)[4]) {
@@ -35,7 +40,7 @@ struct Left<float, PRODUCTS> {
     for (int i = 0; i < 4; ++i) {
       // Slots of a step: (row g, first), (row g + 8, first), (g, second), (g + 8, second).
       const int step = i / 2, slot = 2 * (i % 2);
-      high[step][slot] = tf32_of(upper[i]), high[step][slot + 1] = tf32_of(lower[i]);
+      high[step][slot] = high_of<PRODUCTS>(upper[i]), high[step][slot + 1] = high_of<PRODUCTS>(lower[i]);
       if constexpr (PRODUCTS == 3) {
         low[step][slot] = tf32_rest(upper[i], high[step][slot]);
         low[step][slot + 1] = tf32_rest(lower[i], high[step][slot + 1]);
@@ -49,7 +54,7 @@ struct Right<float, PRODUCTS> {
   ALIAS_OPS_DEVICE void set(const float (&values)[4]) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      high[i / 2][i % 2] = tf32_of(values[i]);
+      high[i / 2][i % 2] = high_of<PRODUCTS>(values[i]);
       if constexpr (PRODUCTS == 3) low[i / 2][i % 2] = tf32_rest(values[i], high[i / 2][i % 2]);
     }
   }

@@ -50,6 +50,13 @@ ALIAS_OPS_BOTH float float_of(uint32_t bits) {
 // Nearest TF32 number, ties away from zero, as cvt.rna does; two integer instructions, where cvt has its own pipe.
 ALIAS_OPS_BOTH float tf32_of(float value) { return float_of((bits_of(value) + 0x1000u) & 0xffffe000u); }
 
+// The same, and a NaN stays one: adding to the one that a GPU makes, 0x7fffffff, would carry into its sign. Where the
+// rest is multiplied too it keeps the NaN, and the shorter form does.
+ALIAS_OPS_BOTH float tf32_or_nan_of(float value) {
+  const uint32_t raised = (bits_of(value) & 0x7fffffffu) + 0x1000u, most = 0x7fffffffu;
+  return float_of(((raised < most ? raised : most) & 0x7fffe000u) | (bits_of(value) & 0x80000000u));
+}
+
 // What TF32 leaves of a value. Matrix units ignore its last bits: the pair keeps 22 of 24.
 ALIAS_OPS_BOTH float tf32_rest(float value, float high) { return value - high; }
 

@@ -2,47 +2,11 @@
 // alias_ops/kernels/separable2d_cuda.py calls these operators; users never do.
 #include "ops.h"
 
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
-#include <torch/csrc/stable/accelerator.h>
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
-#include <torch/headeronly/util/Exception.h>
-
 #include "separable2d_tables.h"
+#include "tensors.h"
 
 namespace alias_ops::cuda {
 namespace {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-
-Precision precision_of(const Tensor& x, bool tf32) {
-  switch (x.scalar_type()) {
-    case ScalarType::Float:
-      return tf32 ? Precision::kTf32 : Precision::kFloat32;
-    case ScalarType::BFloat16:
-      return Precision::kBFloat16;
-    case ScalarType::Half:
-      return Precision::kFloat16;
-    default:
-      STD_TORCH_CHECK(false, "x must be float32, bfloat16 or float16");
-  }
-}
-
-// Contiguous and aligned to 16 bytes, as the kernels' accesses want it.
-void check_packed(const Tensor& t, const char* name) {
-  STD_TORCH_CHECK(t.is_cuda(), name, " must be on a CUDA device");
-  STD_TORCH_CHECK(t.is_contiguous(), name, " must be contiguous");
-  STD_TORCH_CHECK(reinterpret_cast<uintptr_t>(t.const_data_ptr()) % 16 == 0, name, " must be aligned to 16 bytes");
-}
-
-Place place_of(const Tensor& x) {
-  Place where{x.get_device_index(), nullptr};
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(where.device, &where.stream));
-  return where;
-}
 
 SeparablePlan plan_of(int64_t in, int64_t out, int64_t item, int64_t form) {
   STD_TORCH_CHECK(form >= 0 && form <= 2, "form must be 0, 1 or 2, got ", form);

@@ -166,7 +166,7 @@ inline void load_tiles_as(uint32_t (&tiles)[4], const void* row, bool transposed
 inline void load_tiles(uint32_t (&tiles)[4], const void* row) { load_tiles_as(tiles, row, false); }
 inline void load_tiles_transposed(uint32_t (&tiles)[4], const void* row) { load_tiles_as(tiles, row, true); }
 
-// c += a b on [16 x K] and [K x 8] in double, rounded to float once; a NaN stays one.
+// c += a b on [16 x K] and [K x 8] in double, rounded to float once.
 template <int K, class Mine, class Of, class A, class B>
 inline void product_of_warp(Of of, A a, B b) {
   double left[16][K], right[K][8];
@@ -176,7 +176,7 @@ inline void product_of_warp(Of of, A a, B b) {
       const int row = l / 4 + 8 * (i / 2), column = 2 * (l % 4) + i % 2;
       double sum = (*of(l).c)[i];
       for (int k = 0; k < K; ++k) sum += left[row][k] * right[k][column];
-      (*of(l).c)[i] = float(sum);
+      (*of(l).c)[i] = std::isnan(sum) ? float_of(0x7fffffffu) : float(sum);  // the NaN that a GPU makes
     }
   }
 }

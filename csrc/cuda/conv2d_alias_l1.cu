@@ -1,0 +1,60 @@
+// conv2d_alias_l1 on CUDA: its kernels and their launches.
+#include "conv2d_alias_l1.h"
+#include "conv2d_alias_l1_kernel.h"
+#include "launch.h"
+
+namespace alias_ops::cuda {
+namespace {
+
+using namespace conv2d;
+
+constexpr int64_t kMostBlocks = (int64_t(1) << 31) - 1;
+
+// Lets KERNEL have as much shared memory as the device gives a block, once for each device; false if that is too
+// little.
+template <auto KERNEL>
+bool allows(int device, int bytes) {
+  static std::atomic<int> known[kMostDevices];
+  int most = device < kMostDevices ? known[device].load(std::memory_order_relaxed) : 0;
+  if (most == 0) {
+    check(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "asking for shared memory");
+    check(cudaFuncSetAttribute(KERNEL, cudaFuncAttributeMaxDynamicSharedMemorySize, most), "asking for shared memory");
+    if (device < kMostDevices) known[device].store(most, std::memory_order_relaxed);
+  }
+  return bytes <= most;
+}
+
+template <auto KERNEL>
+bool launch(const Arguments& call, Place where, int64_t blocks, int threads, int bytes) {
+  if (!allows<KERNEL>(where.device, bytes)) return false;
+  KERNEL<<<dim3(unsigned(blocks)), threads, bytes, static_cast<cudaStream_t>(where.stream)>>>(call);
+  check(cudaGetLastError(), "launching a kernel");
+  return true;
+}
+
+template <class T, int PRODUCTS>
+bool measure(const Arguments& call, Place where) {
+  const Layer& layer = call.layer;
+  const int64_t blocks = block_count(layer, call.plan), maps = int64_t(layer.batch) * scratch_outputs(layer);
+  if (blocks > kMostBlocks || maps > kMostBlocks) return false;
+  if (!launch<conv2d_alias_l1_kernel<T, PRODUCTS>>(call, where, blocks, kThreads, call.plan.shared)) return false;
+  if (whole_map(call.plan)) return true;
+  return launch<residual_l1_kernel<PRODUCTS>>(call, where, maps, 32 * kSpectrumWarps, spectrum_bytes(layer));
+}
+
+}  // namespace
+
+bool conv2d_alias_l1(const Arguments& call, Place where) {
+  switch (call.layer.precision) {
+    case Precision::kFloat32:
+      return measure<float, 3>(call, where);
+    case Precision::kTf32:
+      return measure<float, 1>(call, where);
+    case Precision::kBFloat16:
+      return measure<BFloat16, 1>(call, where);
+    default:
+      return measure<Half, 1>(call, where);
+  }
+}
+
+}  // namespace alias_ops::cuda

@@ -1,0 +1,297 @@
+// How the one-pass convolution measure is cut into blocks, tiles and shared memory; numbers only, so that a CPU can
+// check all of it. benchmarks/NOTES.md, "CUDA C++: one-pass convolution measure", has the reasons.
+#pragma once
+
+#include "numbers.h"
+#include "ops.h"
+
+namespace alias_ops::cuda::conv2d {
+
+constexpr int kWarps = 8;
+constexpr int kThreads = 32 * kWarps;
+constexpr int kTilesOfWarp = 2;                // tiles of 16 strided outputs, times all output channels of a block
+constexpr int kSlots = kWarps * kTilesOfWarp;  // tiles of a block
+constexpr int kOutputTiles = 16;               // of 8 output channels, of a block
+constexpr int kUnit = 16;                      // bytes that move together
+constexpr int kFragment = 512;                 // bytes of one operand tile of 16 rows, as a warp holds it
+constexpr int kStride = 2;                     // of the layer
+constexpr int kLargestKernel = 7;
+constexpr int kLargestOutput = 32;  // along an axis
+constexpr int kLargestInput = 256;  // no map beyond it fits; keeps sizes in bytes far below 2^31
+
+ALIAS_OPS_BOTH int ceil_div(int a, int b) { return (a + b - 1) / b; }
+ALIAS_OPS_BOTH bool sixteen_bits(Precision p) { return p == Precision::kBFloat16 || p == Precision::kFloat16; }
+ALIAS_OPS_BOTH int numbers_of_unit(Precision p) { return sixteen_bits(p) ? 8 : 4; }
+// Channels that one step of the products over channels takes: 32 bytes of a weight's row.
+ALIAS_OPS_BOTH int channels_of_chunk(Precision p) { return 2 * numbers_of_unit(p); }
+// Units that one ldmatrix brings of a channel: of 8 channels, or two times 8.
+ALIAS_OPS_BOTH int units_of_load(Precision p) { return sixteen_bits(p) ? 2 : 4; }
+
+// The next number that is `rest` modulo `modulus`.
+ALIAS_OPS_BOTH int up_to(int value, int rest, int modulus) {
+  return value + ((rest - value) % modulus + modulus) % modulus;
+}
+
+// Along one axis; outputs is that of the layer, so of the strided map.
+struct Axis {
+  int size, kernel, padding, dilation, outputs;
+};
+
+ALIAS_OPS_BOTH Axis axis_of(int size, int kernel, int padding, int dilation) {
+  return {size, kernel, padding, dilation, ceil_div(size + 2 * padding - dilation * (kernel - 1), kStride)};
+}
+
+struct Layer {
+  Axis h, w;
+  int batch, channels, outputs, groups;
+  Precision precision;
+};
+
+// Distances are in units of 16 bytes, places in bytes from the start of a block's shared memory.
+struct Plan {
+  // A tile is `rows` x `columns` strided outputs; a row of the map has column_tiles of them.
+  int rows, columns, column_tiles, row_groups;
+  int images;                 // of a block; 1 where the map is cut into bands
+  int bands, groups_of_band;  // of row_groups
+  int chunks, output_blocks;  // of a group of channels
+  // x of a chunk: [image][channel][row][unit]; low: [image][strided row][channel][unit].
+  int row_units;              // of a row of x and of low, as the right product takes them
+  int load_units, load_rows;  // units of a row, and rows, in a load of the right product
+  int x_row, x_plane, x_image, x_buffers;
+  int low_channel, low_row, low_image, low_buffers, low_rows;  // as many buffers of weights
+  int left_tiles, left_steps;                 // of the product along the height: tiles of 16 rows, steps along h
+  int right_steps;                            // of the product along the width
+  int left_bytes, right_bytes, weight_bytes;  // tables of a band; the weight's share of a step
+  int x_at, low_at, weight_at, left_at, right_at, zero_at;
+  int residual_column, residual_row, residual_image;  // floats: the residual on chip, [image][n][m][output]
+  int shared;                                         // bytes, 0 where the layer is not one of this kernel's
+};
+
+ALIAS_OPS_BOTH bool whole_map(const Plan& p) { return p.bands == 1; }
+ALIAS_OPS_BOTH int tiles_of_image(const Plan& p) { return p.groups_of_band * p.column_tiles; }
+ALIAS_OPS_BOTH int steps(const Layer& l, const Plan& p) { return p.chunks * l.h.kernel; }
+
+ALIAS_OPS_BOTH bool serves_axis(const Axis& a) {
+  const bool kernel = a.kernel == 1 || a.kernel == 3 || a.kernel == 5 || a.kernel == 7;
+  return kernel && a.size > 0 && a.size <= kLargestInput && a.outputs > 0 && a.outputs <= kLargestOutput;
+}
+
+// Columns of a row of x that are read: those behind the map are zeros.
+ALIAS_OPS_BOTH int columns_kept(const Layer& l, const Plan& p) {
+  const int taken = p.row_units * numbers_of_unit(l.precision), tiles = 8 * ceil_div(l.w.size, 8);
+  return taken > tiles ? taken : tiles;
+}
+
+// Where the parts of shared memory lie; `buffers` of x, two of low if more than one.
+ALIAS_OPS_BOTH int lay_out(Plan& p, int buffers) {
+  p.x_buffers = buffers;
+  p.low_buffers = buffers > 1 ? 2 : 1;
+  p.zero_at = 0;
+  p.left_at = p.zero_at + p.row_units * kUnit;
+  p.right_at = p.left_at + p.left_bytes;
+  p.weight_at = p.right_at + p.right_bytes;
+  p.low_at = p.weight_at + p.low_buffers * p.weight_bytes;
+  p.x_at = p.low_at + p.low_buffers * p.images * p.low_image * kUnit;
+  const int working = p.x_at + p.x_buffers * p.images * p.x_image * kUnit;
+  const int residual = whole_map(p) ? 4 * p.images * p.residual_image : 0;
+  return working > residual ? working : residual;
+}
+
+// The plan of a layer, with shared == 0 where it does not fit into `limit` bytes of shared memory or is not served.
+ALIAS_OPS_BOTH Plan plan_of(const Layer& l, int limit) {
+  Plan p{};
+  if (!serves_axis(l.h) || !serves_axis(l.w)) return p;
+  const int N = l.h.outputs, M = l.w.outputs, unit = numbers_of_unit(l.precision);
+  p.rows = M > 8 ? 1 : M > 4 ? 2 : 4;
+  p.columns = 16 / p.rows;
+  p.column_tiles = ceil_div(M, p.columns);
+  p.row_groups = ceil_div(N, p.rows);
+  p.bands = ceil_div(p.row_groups, kSlots / p.column_tiles);
+  p.groups_of_band = ceil_div(p.row_groups, p.bands);
+  if (p.column_tiles > 1) p.groups_of_band = up_to(p.groups_of_band, 0, 2);  // a warp's two tiles share their columns
+  p.bands = ceil_div(p.row_groups, p.groups_of_band);
+  p.chunks = ceil_div(l.channels / l.groups, channels_of_chunk(l.precision));
+  p.output_blocks = ceil_div(l.outputs / l.groups, 8 * kOutputTiles);
+
+  // A load of the right product is 2 or 4 units: of one row, or of neighbouring ones where these are so short.
+  const int load = units_of_load(l.precision);
+  p.load_units = load / p.rows;
+  if (p.load_units == 0) p.load_units = 1;
+  while (p.load_units < load && p.load_units < ceil_div(l.w.size, unit)) p.load_units *= 2;
+  p.load_rows = load / p.load_units;
+  p.row_units = up_to(ceil_div(l.w.size, unit), 0, p.load_units);
+  const int kept_units = ceil_div(columns_kept(l, p), unit);
+  // Eight rows meet in one ldmatrix, four rows of eight floats in one load of the left product: each on banks of its
+  // own.
+  p.x_row = sixteen_bits(l.precision) ? up_to(p.row_units, 1, 2) : up_to(kept_units, 2, 4);
+  p.x_plane = up_to(l.h.size * p.x_row, 1, 2);
+  p.x_image = channels_of_chunk(l.precision) * p.x_plane;
+  p.low_rows = p.groups_of_band * p.rows;
+  p.low_channel = up_to(p.row_units, 1, 2);
+  p.low_row = up_to(channels_of_chunk(l.precision) * p.low_channel, sixteen_bits(l.precision) ? 1 : 2, 4);
+  p.low_image = p.low_rows * p.low_row;
+
+  p.left_tiles = ceil_div(p.low_rows, 16);
+  p.left_steps = ceil_div(l.h.size, 2 * unit);
+  p.right_steps = p.rows * p.row_units;
+  p.left_bytes = l.h.kernel * p.left_tiles * p.left_steps * kFragment;
+  p.right_bytes = l.w.kernel * p.column_tiles * p.right_steps * kFragment;
+  p.weight_bytes = l.w.kernel * kOutputTiles * 8 * 2 * kUnit;
+
+  p.residual_column = 8 * kOutputTiles + 8;
+  p.residual_row = p.column_tiles * p.columns * p.residual_column + 8;
+  p.residual_image = p.low_rows * p.residual_row;
+
+  p.images = whole_map(p) ? kSlots / tiles_of_image(p) : 1;
+  if (p.images > l.batch) p.images = l.batch > 0 ? l.batch : 1;
+  // A kernel of one row has a new chunk every step: the next one but one is on its way while two are in use.
+  const int most = p.chunks * l.h.kernel == 1 ? 1 : l.h.kernel == 1 ? 3 : 2;
+  for (; p.images > 0; --p.images) {
+    for (int buffers = most; buffers > 0; buffers = buffers > 1 ? 1 : 0) {
+      const int bytes = lay_out(p, buffers);
+      if (bytes <= limit) {
+        p.shared = bytes;
+        return p;
+      }
+    }
+  }
+  return p;
+}
+
+// What tables and weights depend on, in the order of Plan in alias_ops/kernels/conv2d_alias_l1_cuda_tables.py.
+constexpr int kPlanNumbers = 14;
+
+ALIAS_OPS_BOTH void plan_numbers(const Plan& p, int64_t* out) {
+  const int numbers[kPlanNumbers] = {p.shared,        p.rows,       p.columns,   p.column_tiles, p.low_rows,
+                                     p.bands,         p.chunks,     p.row_units, p.left_tiles,   p.left_steps,
+                                     p.output_blocks, kOutputTiles, p.images,    p.x_buffers};
+  for (int i = 0; i < kPlanNumbers; ++i) out[i] = numbers[i];
+}
+
+// ---- who does what
+// ---------------------------------------------------------------------------------------------------
+
+struct Block {
+  int image, band, group, output;  // first image, first output channel within the group
+};
+
+ALIAS_OPS_BOTH int64_t block_count(const Layer& l, const Plan& p) {
+  return int64_t(ceil_div(l.batch, p.images)) * p.bands * l.groups * p.output_blocks;
+}
+
+// Neighbours share x: outputs first, then groups, bands, images.
+ALIAS_OPS_BOTH Block block_of(const Layer& l, const Plan& p, int64_t index) {
+  Block b{};
+  b.output = int(index % p.output_blocks) * 8 * kOutputTiles;
+  index /= p.output_blocks;
+  b.group = int(index % l.groups);
+  index /= l.groups;
+  b.band = int(index % p.bands);
+  b.image = int(index / p.bands) * p.images;
+  return b;
+}
+
+// A tile of a block: its image there, its first strided row within the band, its column tile. image < 0: none.
+struct Tile {
+  int image, row, column;
+};
+
+ALIAS_OPS_BOTH Tile tile_of(const Plan& p, int slot) {
+  const int image = slot / tiles_of_image(p), rest = slot % tiles_of_image(p);
+  if (image >= p.images) return {-1, 0, 0};
+  return {image, rest % p.groups_of_band * p.rows, rest / p.groups_of_band};
+}
+
+// Where numbers of a chunk lie in shared memory, in bytes; planes of x, [image][channel], follow each other.
+ALIAS_OPS_BOTH int x_place(const Plan& p, int buffer, int image, int channel, int row) {
+  return p.x_at + ((buffer * p.images + image) * p.x_image + channel * p.x_plane + row * p.x_row) * kUnit;
+}
+
+ALIAS_OPS_BOTH int plane_place(const Plan& p, int buffer, int plane) {
+  return p.x_at + (buffer * p.images * p.x_image + plane * p.x_plane) * kUnit;
+}
+
+ALIAS_OPS_BOTH int low_place(const Plan& p, int buffer, int image, int row, int channel) {
+  return p.low_at + ((buffer * p.images + image) * p.low_image + row * p.low_row + channel * p.low_channel) * kUnit;
+}
+
+ALIAS_OPS_BOTH int residual_place(const Plan& p, int image, int row, int column) {
+  return image * p.residual_image + row * p.residual_row + column * p.residual_column;
+}
+
+// The input row under a tap of the strided row n; outside of 0..size-1 it is padding.
+ALIAS_OPS_BOTH int input_row(const Axis& a, int n, int tap) { return n * kStride + tap * a.dilation - a.padding; }
+
+// The chunk of x that is sent for at the start of a step, or none: -1. One of several buffers is free as soon as its
+// chunk's last step is over, and has to be full a step before its new chunk's first one.
+ALIAS_OPS_BOTH int chunk_to_copy(const Layer& l, const Plan& p, int step) {
+  const int taps = l.h.kernel;
+  if (p.x_buffers == 1) return step % taps == 0 ? step / taps : -1;
+  if (taps == 1) return step + 2;
+  if (step == -2) return 0;
+  return step >= 0 && step % taps == 0 ? step / taps + 1 : -1;
+}
+
+// ---- the last transform
+// ----------------------------------------------------------------------------------------------
+
+// A real axis of n samples has this many cosines with a sine beside them; that of frequency 0 has the cosine of n / 2.
+ALIAS_OPS_BOTH int pairs(int n) { return ceil_div(n, 2); }
+ALIAS_OPS_BOTH int pair_tiles(int n) { return ceil_div(pairs(n), 8); }
+ALIAS_OPS_BOTH int sample_steps(int n) { return ceil_div(n, 8); }
+// Bytes of an axis' table: [tile][step] operand tiles.
+ALIAS_OPS_BOTH int wave_bytes(int n) { return pair_tiles(n) * sample_steps(n) * kFragment; }
+
+// Floats between the residual's parts where it goes through memory: [image][outputs / 8][n][m][8].
+ALIAS_OPS_BOTH int64_t scratch_map(const Layer& l) { return int64_t(l.h.outputs) * l.w.outputs * 8; }
+ALIAS_OPS_BOTH int scratch_outputs(const Layer& l) { return l.groups * ceil_div(l.outputs / l.groups, 8); }
+
+// The last transform of such a residual, eight maps a block: [n][m][8] in shared memory.
+constexpr int kSpectrumWarps = 4;
+
+ALIAS_OPS_BOTH int spectrum_row(int M) { return 8 * up_to(M, 0, 4) + 8; }
+ALIAS_OPS_BOTH int spectrum_bytes(const Layer& l) {
+  return 4 * (l.h.outputs * spectrum_row(l.w.outputs) + 8 * kSpectrumWarps);
+}
+
+// ---- a call
+// ----------------------------------------------------------------------------------------------------------
+
+struct Arguments {
+  const void* x;
+  int64_t x_image, x_channel, x_row, x_column;  // strides, in numbers
+  int copied;                                   // of copied_bytes
+  const uint32_t* weight;                       // [group][output block][chunk][tap_h] of Plan::weight_bytes
+  const uint32_t* left;                         // [band][tap_h][tile][step] operand tiles
+  const uint32_t* right;                        // [tap_w][column tile][step] operand tiles
+  const float *wave_h, *wave_w;                 // [tile][step] operand tiles
+  float scale;                                  // of the result
+  float* out;                                   // [batch][outputs]
+  float* scratch;  // where a map is cut into bands: its residuals, [batch][scratch_outputs][N][M][8]
+  Layer layer;
+  Plan plan;
+};
+
+ALIAS_OPS_BOTH int64_t weight_bytes(const Layer& l, const Plan& p) {
+  return int64_t(l.groups) * p.output_blocks * steps(l, p) * p.weight_bytes;
+}
+
+ALIAS_OPS_BOTH int64_t scratch_bytes(const Layer& l, const Plan& p) {
+  return whole_map(p) ? 0 : 4 * int64_t(l.batch) * scratch_outputs(l) * scratch_map(l);
+}
+
+// The largest of 16, 8 and 4 bytes that every row of x can be copied by; 0: one number at a time.
+ALIAS_OPS_BOTH int copied_bytes(const Arguments& a, int item) {
+  const Layer& l = a.layer;
+  if (l.w.size > 1 && a.x_column != 1) return 0;
+  for (int bytes = 16; bytes >= 4; bytes /= 2) {
+    const int64_t steps[] = {l.batch > 1 ? a.x_image : 0, l.channels > 1 ? a.x_channel : 0, l.h.size > 1 ? a.x_row : 0,
+                             l.w.size};
+    bool fits = reinterpret_cast<uintptr_t>(a.x) % bytes == 0;
+    for (const int64_t step : steps) fits = fits && step * item % bytes == 0;
+    if (fits) return bytes;
+  }
+  return 0;
+}
+
+}  // namespace alias_ops::cuda::conv2d

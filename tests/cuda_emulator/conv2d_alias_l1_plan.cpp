@@ -1,0 +1,153 @@
+// Every statement that the kernel relies on of a plan, for tests/test_cuda_conv2d_alias_l1_plan.py: no kernel is run.
+#include "conv2d_alias_l1_plan.h"
+
+#include <set>
+#include <string>
+#include <tuple>
+#include <vector>
+
+using namespace alias_ops::cuda;
+using namespace alias_ops::cuda::conv2d;
+
+namespace {
+
+std::string message;
+
+std::string fails(const char* what, int got) { return std::string(what) + ", got " + std::to_string(got); }
+
+// Of the accesses of one phase, each `words` wide: how many share a bank with another one.
+int conflicts(const std::vector<int>& bytes, int words) {
+  std::vector<std::set<int>> seen(32);
+  size_t most = 1;
+  for (const int at : bytes) {
+    for (int w = 0; w < words; ++w) seen[(at / 4 + w) % 32].insert(at / 4 + w);
+  }
+  for (const auto& s : seen) most = s.size() > most ? s.size() : most;
+  return int(most) - 1;
+}
+
+std::string banks(const Layer& l, const Plan& p) {
+  const bool narrow = sixteen_bits(l.precision);
+  std::vector<int> rows_of_x, rows_of_low, left, stores, kept, samples;
+  for (int i = 0; i < 8; ++i) {
+    rows_of_x.push_back(x_place(p, 0, 0, i, 0));
+    rows_of_low.push_back(low_place(p, 0, 0, 0, i));
+  }
+  if (int c = conflicts(rows_of_x, 4)) return fails("channels of x share banks", c);
+  if (int c = conflicts(rows_of_low, 4)) return fails("channels of low share banks", c);
+  // The left product reads eight rows of 16 bytes, or four rows of eight floats.
+  for (int h = 0; h < (narrow ? 8 : 4) && h < l.h.size; ++h) {
+    for (int g = 0; g < (narrow ? 1 : 8); ++g) left.push_back(x_place(p, 0, 0, 0, h) + 4 * g);
+  }
+  if (int c = conflicts(left, narrow ? 4 : 1)) return fails("rows of x share banks", c);
+  // Stores of 8 bytes go by half warps.
+  for (int g = 0; g < (narrow ? 8 : 4) && g < p.low_rows; ++g) {
+    for (int t = 0; t < 4; ++t) stores.push_back(low_place(p, 0, 0, g, 0) + (narrow ? 4 : 8) * t);
+  }
+  if (int c = conflicts(stores, narrow ? 1 : 2)) return fails("rows of low share banks", c);
+  for (int m = 0; m < 4 && m < p.columns; ++m) {
+    for (int t = 0; t < 4; ++t) kept.push_back(4 * residual_place(p, 0, 0, m) + 8 * t);
+  }
+  if (int c = conflicts(kept, 2)) return fails("columns of the residual share banks", c);
+  for (int n = 0; n < 4 && n < p.low_rows; ++n) {
+    for (int g = 0; g < 8; ++g) samples.push_back(4 * residual_place(p, 0, n, 0) + 4 * g);
+  }
+  if (int c = conflicts(samples, 1)) return fails("rows of the residual share banks", c);
+  return "";
+}
+
+std::string regions(const Layer& l, const Plan& p, int limit) {
+  if (p.shared > limit) return fails("more shared memory than there is", p.shared);
+  const int columns = columns_kept(l, p), unit = numbers_of_unit(l.precision),
+            channels = channels_of_chunk(l.precision);
+  if (p.left_at < p.zero_at + p.row_units * kUnit) return fails("too few zeros", p.left_at);
+  if (p.right_at < p.left_at + p.left_bytes || p.weight_at < p.right_at + p.right_bytes) return "tables overlap";
+  if (p.low_at < p.weight_at + p.low_buffers * p.weight_bytes) return fails("weights overlap", p.low_at);
+  const int last_low = low_place(p, p.low_buffers - 1, p.images - 1, p.low_rows - 1, channels - 1);
+  if (last_low + p.row_units * kUnit > p.x_at) return fails("low overlaps x", last_low);
+  const int last_x = x_place(p, p.x_buffers - 1, p.images - 1, channels - 1, l.h.size - 1);
+  if (last_x + columns * kUnit / unit > p.shared) return fails("x is out of bounds", last_x);
+  if (p.x_row * unit < columns || p.low_channel < p.row_units) return fails("rows overlap", p.x_row);
+  if (p.x_plane < l.h.size * p.x_row || p.x_image != channels * p.x_plane) return fails("planes overlap", p.x_plane);
+  if (p.low_row < channels * p.low_channel) return fails("rows of low overlap", p.low_row);
+  if (p.low_image < p.low_rows * p.low_row) return fails("images of low overlap", p.low_image);
+  if (p.row_units * unit < l.w.size || p.left_steps * 2 * unit < l.h.size) return "a sample is in no product";
+  if (16 * p.left_tiles < p.low_rows) return fails("a row of low is in no product", p.left_tiles);
+  const int load = units_of_load(l.precision);
+  if (load % p.load_units != 0 || p.row_units % p.load_units != 0 || p.rows % (load / p.load_units) != 0) {
+    return fails("loads of the right product do not tile it", p.load_units);
+  }
+  if (p.right_steps != p.rows * p.row_units) return fails("steps of the right product", p.right_steps);
+  if (whole_map(p)) {
+    if (4 * p.images * p.residual_image > p.shared) return fails("the residual is out of bounds", p.residual_image);
+    if (2 * pairs(l.w.outputs) > p.column_tiles * p.columns) return fails("no room for frequencies", p.columns);
+  }
+  for (const int at : {p.left_at, p.right_at, p.weight_at, p.low_at, p.x_at, p.left_bytes, p.right_bytes}) {
+    if (at % kUnit != 0) return fails("misaligned", at);
+  }
+  return "";
+}
+
+// Every strided output in one tile of one warp of one block, and none in two.
+std::string coverage(const Layer& l, const Plan& p) {
+  std::set<std::tuple<int, int, int, int, int>> seen;  // image, group, outputs, n, m
+  for (int64_t b = 0; b < block_count(l, p); ++b) {
+    const Block block = block_of(l, p, b);
+    if (block.group >= l.groups || block.band >= p.bands || block.output >= l.outputs / l.groups) {
+      return fails("no such block", int(b));
+    }
+    for (int slot = 0; slot < kSlots; ++slot) {
+      const Tile tile = tile_of(p, slot);
+      if (tile.image < 0 || block.image + tile.image >= l.batch) continue;
+      if (slot % kTilesOfWarp == 1 && tile_of(p, slot - 1).column != tile.column) return fails("two columns", slot);
+      for (int i = 0; i < 16; ++i) {
+        const int n = block.band * p.low_rows + tile.row + i / p.columns, m = tile.column * p.columns + i % p.columns;
+        if (tile.row + i / p.columns >= p.low_rows) return fails("a tile beyond its band", slot);
+        if (n >= l.h.outputs || m >= l.w.outputs) continue;
+        if (!seen.insert({block.image + tile.image, block.group, block.output, n, m}).second) return fails("twice", n);
+      }
+    }
+  }
+  const size_t all = size_t(l.batch) * l.groups * p.output_blocks * l.h.outputs * l.w.outputs;
+  return seen.size() == all ? "" : fails("outputs in no tile", int(all - seen.size()));
+}
+
+// A buffer of x is full a step before its first use, and is not filled again before its last one is over.
+std::string schedule(const Layer& l, const Plan& p) {
+  const int taps = l.h.kernel, count = steps(l, p);
+  const bool ahead = p.x_buffers > 1;
+  std::vector<int> holds(p.x_buffers, -1), arrived;
+  for (int s = ahead ? -2 : 0; s < count; ++s) {
+    arrived = holds;  // a barrier
+    const int chunk = chunk_to_copy(l, p, s);
+    if (chunk >= 0 && chunk < p.chunks) holds[chunk % p.x_buffers] = chunk, arrived[chunk % p.x_buffers] = -1;
+    if (!ahead) arrived = holds;  // another one
+    for (const int used : {s, ahead ? s + 1 : s}) {
+      if (used >= 0 && used < count && arrived[used / taps % p.x_buffers] != used / taps) return fails("not there", s);
+    }
+  }
+  return "";
+}
+
+}  // namespace
+
+// "" or what is wrong with the plan; *served says whether there is one.
+extern "C" const char* check(int batch, int channels, int outputs, int groups, int precision, int height, int width,
+                             int kernel_h, int kernel_w, int padding, int dilation, int limit, int* served) {
+  const Layer l{axis_of(height, kernel_h, padding, dilation),
+                axis_of(width, kernel_w, padding, dilation),
+                batch,
+                channels,
+                outputs,
+                groups,
+                Precision(precision)};
+  const Plan p = plan_of(l, limit);
+  *served = p.shared > 0;
+  message.clear();
+  if (p.shared == 0) return message.c_str();
+  message = regions(l, p, limit);
+  if (message.empty()) message = banks(l, p);
+  if (message.empty()) message = coverage(l, p);
+  if (message.empty()) message = schedule(l, p);
+  return message.c_str();
+}
