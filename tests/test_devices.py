@@ -29,9 +29,9 @@ def claim(monkeypatch):
         for name, count in counts.items():
             properties = SimpleNamespace(**count)
             monkeypatch.setattr(getattr(torch, name), "get_device_properties", lambda device, p=properties: p)
-        # Said once per process; not here.
-        monkeypatch.setattr(_backend, "_look_for_triton", _backend._look_for_triton.__wrapped__)
 
+    # Found once per process; not here.
+    monkeypatch.setattr(_backend, "_look_for_triton", _backend._look_for_triton.__wrapped__)
     return say
 
 
