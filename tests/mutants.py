@@ -3,24 +3,28 @@
     python tests/mutants.py [--again] [MODULE ...]    # `make mutants` runs all; --again: survivors of the last run
 
 The changes are cosmic-ray's, of its standard operators the ones in CHANGES. Its own runner starts Python for every
-mutant, most of whose time is the import of torch. Here a process that has imported torch, and nothing of alias_ops,
-forks for each instead. The mutants are written into a copy of the checkout in build/mutants, with the results.
+mutant, and most of the time goes into importing torch and collecting tests. Here both are done once: a process that
+has collected the tests forks for each mutant, and the child exchanges the code of the changed function before it runs
+them. What a module does when it is imported (decorators, defaults) cannot be exchanged: such mutants are written into
+a copy of the checkout, build/mutants, and a process that has imported nothing of alias_ops runs the tests there.
 
 MUTANTS.md says which mutants survive and why.
 """
 
 import argparse
+import gc
+import inspect
 import json
 import os
 import resource
-import shlex
 import shutil
 import signal
 import sys
-import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import _lru_cache_wrapper
 from pathlib import Path
+from types import CodeType, FunctionType
 from typing import NamedTuple
 
 from cosmic_ray.ast import ast_nodes, get_ast
@@ -31,21 +35,24 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "build" / "mutants"
 COPY, RESULTS, LOG = FOLDER / "checkout", FOLDER / "results.jsonl", FOLDER / "output.txt"
 
-# File by file until one fails, the closest first: to collect the tests of one costs more than a mutant's first failure.
-AXES, CONVOLUTIONS, GOLDEN = "test_designs.py", "test_designs_conv2d.py", "test_golden.py"
+# Files of tests, the closest first, and what of them: whose name has one of the words. A failure ends them.
+AXES, CONVOLUTIONS = "test_designs.py", "test_designs_conv2d.py"
+POOLINGS = "test_golden.py variant_is"
 TESTS = {
-    "alias_ops/designs/_cache.py": (AXES, "test_func.py -k cached", "test_onnx.py -k leading_dimensions"),
-    "alias_ops/designs/_roots.py": (CONVOLUTIONS, AXES),
-    "alias_ops/designs/aliasing.py": (AXES, CONVOLUTIONS, GOLDEN),
-    "alias_ops/designs/conv2d.py": (CONVOLUTIONS, AXES, GOLDEN),
-    "alias_ops/designs/conv2d_lines.py": (CONVOLUTIONS, AXES, GOLDEN),
-    "alias_ops/designs/pooling.py": (AXES, GOLDEN),
-    "alias_ops/designs/spectrum.py": (AXES, GOLDEN),
+    "alias_ops/designs/_cache.py": (AXES, "test_func.py cached", "test_onnx.py leading_dimensions"),
+    "alias_ops/designs/_roots.py": (AXES, CONVOLUTIONS),
+    "alias_ops/designs/spectrum.py": (AXES, POOLINGS),
+    "alias_ops/designs/pooling.py": (AXES, POOLINGS),
+    "alias_ops/designs/aliasing.py": (AXES, CONVOLUTIONS),
+    "alias_ops/designs/conv2d_lines.py": (CONVOLUTIONS,),
+    "alias_ops/designs/conv2d.py": (CONVOLUTIONS, AXES),
     "alias_ops/functional.py": (
-        *("test_errors.py", "test_nn.py", GOLDEN, "test_large_maps.py", "test_transforms.py -k autocast"),
-        *("test_layers_in_use.py -k 'numbers or dtensors'", "test_onnx.py -k leading_dimensions"),
+        *("test_errors.py", "test_nn.py", "test_golden.py is_the", "test_large_maps.py", "test_transforms.py autocast"),
+        *("test_layers_in_use.py numbers dtensors", "test_onnx.py leading_dimensions"),
     ),
 }
+# Long ones that see what others see.
+WITHOUT = ("at_large_sizes", "largest_stride")
 
 # One partner an operator: which one of ten it is turned into says little more than whether a test looks at it.
 BINARY = "Add_Sub Sub_Add Mul_Div Div_Mul FloorDiv_Div Mod_Div Pow_Mul BitOr_BitAnd BitAnd_BitOr".split()
@@ -60,9 +67,8 @@ CHANGES = (
     *("RemoveDecorator", "ZeroIterationForLoop"),
 )
 
-# Of a mutant: seconds, and bytes of addresses. One that loops or fills the memory is killed by that.
+# Of a mutant: seconds of computing, and bytes of addresses. One that loops or fills the memory is killed by that.
 LIMIT, MEMORY = 120, 16 * 2**30
-OUTCOMES = {0: "survived", 1: "failed a test", 2: "failed at import", 4: "failed at import"}
 
 
 class Mutant(NamedTuple):
@@ -87,41 +93,137 @@ def mutants(module: str) -> Iterator[Mutant]:
             yield Mutant(module, line, change, occurrence, mutate_code(text, operator, occurrence))
 
 
-def tested(tests: tuple[str, ...]) -> str:
-    """What becomes of the copy as it lies there, each file of tests in a process that ends with the answer."""
-    return next((outcome for outcome in map(tested_by, tests) if outcome != "survived"), "survived")
+# ---- code in place of code -------------------------------------------------------------------------------------------
 
 
-def tested_by(tests: str) -> str:
+def parts(code: CodeType) -> tuple:
+    """What runs when a module or the body of a class does, with functions as so many blanks, and the functions."""
+    blank, functions = [], []
+    for constant in code.co_consts:
+        if not isinstance(constant, CodeType):
+            blank.append(repr(constant))
+        elif constant.co_flags & inspect.CO_OPTIMIZED:
+            blank.append("")
+            functions.append(constant)
+        else:
+            shape, inside = parts(constant)
+            blank.append(shape)
+            functions += inside
+    return (code.co_code, code.co_names, tuple(blank)), functions
+
+
+def exchanged(module: str, text: str) -> dict[CodeType, CodeType] | None:
+    """The functions' code that differs, None if the import itself does."""
+    path = str(COPY / module)
+    (shape, before), (new_shape, after) = (parts(compile(t, path, "exec")) for t in ((ROOT / module).read_text(), text))
+    return dict(zip(before, after, strict=True)) if shape == new_shape else None
+
+
+def exchange(codes: dict[CodeType, CodeType]) -> None:
+    places = {(old.co_filename, old.co_name, old.co_firstlineno): new for old, new in codes.items() if old != new}
+    found = 0
+    for thing in gc.get_objects():
+        if isinstance(thing, FunctionType):
+            code = thing.__code__
+            new = places.get((code.co_filename, code.co_name, code.co_firstlineno))
+            if new is not None:
+                thing.__code__ = new
+                found += 1
+        elif isinstance(thing, _lru_cache_wrapper) and str(thing.__module__).startswith("alias_ops"):
+            thing.cache_clear()
+    assert found, "the change is in no function that there is"
+
+
+# ---- tests -----------------------------------------------------------------------------------------------------------
+
+
+def forked(function: Callable[[], int]) -> str:
+    """What becomes of a process of its own that does this and ends with its result."""
     child = os.fork()
     if child == 0:
-        signal.alarm(LIMIT)
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-        with LOG.open("w") as log:
-            os.dup2(log.fileno(), 1)
-            os.dup2(log.fileno(), 2)
-        status = 3
+        status = 1
         try:
-            os.chdir(COPY)
-            sys.path[:0] = [str(COPY), str(COPY / "tests")]
-            status = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *shlex.split(f"tests/{tests}")]))
+            resource.setrlimit(resource.RLIMIT_CPU, (LIMIT, LIMIT + 5))
+            resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+            status = int(function())
         finally:
             os._exit(status)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return OUTCOMES.get(status, "took too long" if status == -signal.SIGALRM else f"ended the process ({status})")
+    ends = {0: "survived", -signal.SIGXCPU: "computed too long", 4: "failed at import", 2: "failed at import"}
+    return ends.get(status, "failed a test" if status > 0 else f"ended by signal {-status}")
 
 
-def say_what_changed(mutant: Mutant) -> str:
-    lines = zip((ROOT / mutant.module).read_text().splitlines(), mutant.text.splitlines())
-    before, after = next(((a, b) for a, b in lines if a != b), ("", "(nothing)"))
-    return f"{mutant.module}:{mutant.line}  {mutant.change}\n    - {before.strip()}\n    + {after.strip()}"
+class Session:
+    """Selects tests, and runs them: as they are, or once for each mutant."""
+
+    def __init__(self, tests: tuple[str, ...], loop: Callable[[Callable[[], int]], None] | None = None) -> None:
+        self.words = {entry.split()[0]: entry.split()[1:] for entry in tests}
+        self.loop = loop
+
+    def pytest_collection_modifyitems(self, items: list) -> None:
+        def wanted(item) -> bool:
+            words = self.words[item.path.name]
+            return (not words or any(w in item.name for w in words)) and not any(w in item.name for w in WITHOUT)
+
+        items[:] = [item for item in items if wanted(item)]
+
+    def pytest_runtestloop(self, session) -> bool:
+        def run() -> int:
+            for item, following in zip(session.items, [*session.items[1:], None], strict=True):
+                item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+                if session.testsfailed:
+                    return 1
+            return 0
+
+        if session.testsfailed:
+            return False
+        self.loop(run) if self.loop else run()
+        return True
 
 
-def prepare() -> None:
-    shutil.rmtree(COPY, ignore_errors=True)
-    for folder in ("alias_ops", "tests"):
-        shutil.copytree(ROOT / folder, COPY / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "pyproject.toml", COPY)
+def pytest_of(tests: tuple[str, ...], loop: Callable[[Callable[[], int]], None] | None = None) -> int:
+    with LOG.open("w") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    os.chdir(COPY)
+    sys.path[:0] = [str(COPY), str(COPY / "tests")]
+    files = [f"tests/{entry.split()[0]}" for entry in tests]
+    return int(pytest.main(["-q", "-p", "no:cacheprovider", *files], plugins=[Session(tests, loop)]))
+
+
+def say(mutant: Mutant, outcome: str) -> None:
+    with RESULTS.open("a") as results:
+        results.write(json.dumps([mutant.key(), outcome]) + "\n")
+    if outcome == "survived":
+        lines = zip((ROOT / mutant.module).read_text().splitlines(), mutant.text.splitlines())
+        before, after = next(((a, b) for a, b in lines if a != b), ("", "(nothing)"))
+        where = f"{mutant.module}:{mutant.line}  {mutant.change}"
+        os.write(TERMINAL, f"{where}\n    - {before.strip()}\n    + {after.strip()}\n".encode())
+
+
+def test(module: str, chosen: list[Mutant]) -> str:
+    """Say of every mutant of a module what became of it; returns what is wrong without any."""
+    codes = {mutant: exchanged(module, mutant.text) for mutant in chosen}
+
+    def loop(run: Callable[[], int]) -> None:
+        assert forked(run) == "survived"
+        for mutant, code in codes.items():
+            if code is not None:
+                say(mutant, forked(lambda c=code: exchange(c) or run()))
+
+    if forked(lambda: pytest_of(TESTS[module], loop)) != "survived":
+        return LOG.read_text()
+    for mutant, code in codes.items():
+        if code is None:
+            (COPY / module).write_text(mutant.text)
+            say(mutant, forked(lambda: pytest_of(TESTS[module])))
+            shutil.copy2(ROOT / module, COPY / module)
+    return ""
+
+
+def outcomes() -> dict[tuple, str]:
+    lines = RESULTS.read_text().splitlines() if RESULTS.exists() else []
+    return {tuple(key): outcome for key, outcome in map(json.loads, lines)}
 
 
 def main() -> int:
@@ -132,38 +234,33 @@ def main() -> int:
     unknown = set(arguments.modules) - set(TESTS)
     if unknown:
         parser.error(f"MODULE must be one of {', '.join(TESTS)}, got {', '.join(sorted(unknown))}")
-    chosen = [m for module in arguments.modules or TESTS for m in mutants(module)]
-    if arguments.again:
-        outcomes = {tuple(key): outcome for key, outcome in map(json.loads, RESULTS.read_text().splitlines())}
-        chosen = [m for m in chosen if outcomes.get(m.key()) == "survived"]
-    prepare()
-    for tests in {TESTS[m.module] for m in chosen}:
-        start = time.perf_counter()
-        if tested(tests) != "survived":
-            print(f"the tests fail without a mutant:\n{LOG.read_text()}")
+    shutil.rmtree(COPY, ignore_errors=True)
+    for folder in ("alias_ops", "tests"):
+        shutil.copytree(ROOT / folder, COPY / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", COPY)
+    modules = arguments.modules or list(TESTS)
+    earlier = outcomes()
+    if not arguments.again:
+        others = [json.dumps(result) + "\n" for result in earlier.items() if result[0][0] not in modules]
+        RESULTS.write_text("".join(others))
+    for module in modules:
+        chosen = [m for m in mutants(module) if not arguments.again or earlier.get(m.key()) == "survived"]
+        wrong = test(module, chosen) if chosen else ""
+        if wrong:
+            print(f"{module}: its tests fail without a mutant\n{wrong}")
             return 1
-        print(f"{', '.join(tests)}: {time.perf_counter() - start:.0f} s", flush=True)
-    counts: Counter[str] = Counter()
-    with RESULTS.open("a" if arguments.again else "w") as results:
-        for number, mutant in enumerate(chosen, 1):
-            target = COPY / mutant.module
-            target.write_text(mutant.text)
-            outcome = tested(TESTS[mutant.module])
-            shutil.copy(ROOT / mutant.module, target)
-            counts[outcome] += 1
-            results.write(json.dumps([mutant.key(), outcome]) + "\n")
-            results.flush()
-            if outcome == "survived":
-                print(f"{number}/{len(chosen)} {say_what_changed(mutant)}", flush=True)
-    print(f"{len(chosen)} mutants: " + ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common()))
+        counts = Counter(outcome for key, outcome in outcomes().items() if key[0] == module)
+        print(f"{module}: " + ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common()), flush=True)
+    total = Counter(outcomes().values())
+    print(f"{total.total()} mutants: " + ", ".join(f"{count} {outcome}" for outcome, count in total.most_common()))
     return 0
 
 
 if __name__ == "__main__":
-    # The copies change within a second and keep their length, which is all that a cached compilation goes by.
+    # By its date and length the compilation of one mutant could be taken for the next one's.
     sys.dont_write_bytecode = True
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
-    import numpy  # noqa: F401
+    TERMINAL = os.dup(1)
     import pytest
     import torch  # noqa: F401
 
