@@ -44,9 +44,9 @@ TESTS = {
     "alias_ops/designs/_roots.py": (AXES, CONVOLUTIONS),
     "alias_ops/designs/spectrum.py": (AXES, POOLINGS),
     "alias_ops/designs/pooling.py": (AXES, POOLINGS),
-    "alias_ops/designs/aliasing.py": (AXES, CONVOLUTIONS),
-    "alias_ops/designs/conv2d_lines.py": (CONVOLUTIONS,),
-    "alias_ops/designs/conv2d.py": (CONVOLUTIONS, AXES),
+    "alias_ops/designs/aliasing.py": (f"{AXES} subsample low_ dft residual tables designs_", CONVOLUTIONS),
+    "alias_ops/designs/conv2d_lines.py": (CONVOLUTIONS, f"{AXES} designs_"),
+    "alias_ops/designs/conv2d.py": (CONVOLUTIONS, f"{AXES} designs_ memory"),
     "alias_ops/functional.py": (
         *("test_errors.py", "test_nn.py", "test_golden.py is_the", "test_large_maps.py", "test_transforms.py autocast"),
         *("test_layers_in_use.py numbers dtensors", "test_onnx.py leading_dimensions"),
