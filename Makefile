@@ -29,12 +29,14 @@ PEERS := kornia kornia-rs timm antialiased-cnns
 RESULTS := benchmarks/results/$(shell date +%Y-%m-%d)-cpu.json
 BENCH :=
 
-.PHONY: help demo test sanitize bench docs docs-figures check format build wheels clean distclean
+.PHONY: help demo vision test coverage mutants sanitize bench docs docs-figures check format build wheels clean distclean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo       install into .venv, run examples/demo, write demo_output/"
 	@echo "make test       install into .venv, run the tests"
+	@echo "make coverage   the tests, and which lines and branches of alias_ops they reach (a third longer than make test)"
+	@echo "make mutants    small changes of designs and functional.py, each of which has to fail a test"
 	@echo "make sanitize   the tests that reach C++, under AddressSanitizer and UndefinedBehaviorSanitizer (half an hour)"
 	@echo "make bench      install into .venv, time everything (a quarter of an hour), write benchmarks/results and figures"
 	@echo "make docs       install into .venv, write the documentation to docs/_build/html; a warning is an error"
@@ -52,9 +54,24 @@ demo: $(STAMP)-demo
 # where they do not install, these tests are skipped.
 VISION := timm torchattacks $(if $(filter torch==2.13.0,$(TORCH)),torchvision==0.28.0,torchvision)
 
-test: $(STAMP)-test
+vision: $(STAMP)-test
 	-@test -d $(VENV)/vision || $(PIP) install --quiet --no-deps --target $(VENV)/vision $(VISION)
+
+test: vision
 	$(BIN)/python -m pytest
+
+coverage: vision
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
+
+# MUTANTS adds options: make mutants MUTANTS="--again", or a module
+MUTANTS :=
+
+mutants: $(STAMP)-test
+	$(PIP) install --quiet cosmic-ray==8.7.0
+	$(BIN)/python tests/mutants.py $(MUTANTS)
 
 sanitize: $(STAMP)-test
 	.ci/sanitize $(BIN)/python
@@ -107,7 +124,7 @@ $(STAMP)-%: $(VENV)/torch $(SOURCES)
 
 clean:
 	rm -rf build dist demo_output docs/_build fgsm_output alias_ops.egg-info alias_ops/_C*.so $(VENV)/installed-*
-	rm -rf .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .benchmarks .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find alias_ops tests benchmarks examples -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 distclean: clean

@@ -8,6 +8,7 @@ import pytest
 import torch
 from helpers import ALL_POOLS, assert_close, randn, reference_pool2d
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_leaves
 
 from alias_ops import designs, reference
 
@@ -91,6 +92,30 @@ def test_factors_in_other_dtypes_are_the_rounded_float64_ones(dtype):
         assert torch.equal(factor.to(dtype), rounded)
 
 
+def test_strides_are_2_unless_said():
+    left, right = designs.pooling_factors("flc", 9, 14)
+    assert (left.shape, right.shape) == ((1, 5, 9), (1, 7, 14))
+    (a, b), *_ = designs.pooling_terms("flc", 9, 14)
+    assert (a.shape, b.shape) == ((5, 9), (14, 7))
+    assert designs.axis_spectrum("asap", 14).length == 7
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "expected"),
+    [
+        ("cpu", torch.float16, DOUBLE),  # rounded while the kernels pack them
+        ("cpu", torch.float32, DOUBLE),
+        ("cpu", DOUBLE, DOUBLE),
+        ("meta", torch.bfloat16, torch.float32),
+        ("meta", torch.float32, torch.float32),
+        ("meta", DOUBLE, DOUBLE),
+    ],
+    ids=str,
+)
+def test_factors_are_as_wide_as_what_they_are_summed_in(device, dtype, expected):
+    assert designs.factor_dtype(torch.empty(1, device=device, dtype=dtype)) is expected
+
+
 @axes
 @pytest.mark.parametrize("pool", designs.POOLS)
 def test_imaginary_part_is_zero_or_of_rank_one(pool, size, stride):
@@ -151,6 +176,9 @@ def test_axis_spectrum_says_what_is_wrong(arguments, message):
 
 CACHED = {
     designs.pooling_factors: ("asap", 9, 12),
+    designs.pooling_terms: ("asap", 9, 12),
+    designs.cropped_rows: (9, 3, 2, 1, 1),
+    designs.full_rows: (9, 3, 2, 1, 1),
     designs.low_band_rows: (9, 2),
     designs.dft_rows: (9,),
     designs.subsample: (9, 2),
@@ -160,6 +188,7 @@ CACHED = {
     designs.input_rows: (9, 3, 2, 1, 1),
     designs.tap_phases: (9, 3, 2, 1, 1),
     designs.frame_lines: (9, 3, 2, 1, 1),
+    designs.frame_sources: (9, 3, 2, 1, 1),  # numbers
     designs.alias_tables: (9, 2),
     designs.conv_tables: (9, 3, 2, 1, 1),
 }
@@ -177,9 +206,32 @@ def test_designs_first_asked_for_in_a_mode_are_ordinary_tensors(design, mode):
     design.cache_clear()
     with mode():
         result = design(*CACHED[design])
-    for tensor in result if isinstance(result, (tuple, list)) else [result]:
+    for tensor in filter(torch.is_tensor, tree_leaves(result)):
         assert type(tensor) is torch.Tensor
         assert not tensor.is_inference()
+
+
+@pytest.mark.parametrize("transform", [torch.func.grad, torch.func.vmap], ids=["grad", "vmap"])
+@pytest.mark.parametrize("design", CACHED, ids=lambda f: f.__name__)
+def test_designs_first_asked_for_under_a_transform_are_ordinary_tensors(design, transform):
+    found = []
+
+    def function(x):
+        found.append(design(*CACHED[design]))
+        return x.sum()
+
+    for each in CACHED:  # they are made from each other
+        each.cache_clear()
+    transform(function)(torch.ones(3))
+    for tensor in filter(torch.is_tensor, tree_leaves(found[0])):
+        assert not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+
+
+def test_designs_keep_their_names_and_texts():
+    functions = {name: getattr(designs, name) for name in designs.__all__ if name[0].islower()}
+    assert len(functions) > 15
+    assert {f.__name__ for f in functions.values()} == set(functions)
+    assert [name for name, f in functions.items() if not f.__doc__] == []
 
 
 LARGE = {

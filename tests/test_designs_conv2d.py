@@ -143,3 +143,49 @@ def test_frame_lines_name_samples_of_the_input_and_none_in_vain(kernel, stride):
 def test_number_of_frame_lines(geometry, lines):
     weights, sources = designs.frame_lines(*geometry)
     assert weights.shape[1] == len(sources) == lines
+
+
+# ---- the lines by themselves -----------------------------------------------------------------------------------------
+
+
+@strides
+@kernels
+def test_cropped_rows_are_the_spectrum_of_what_the_layer_keeps(kernel, stride):
+    for geometry in geometries(kernel, stride)[::3]:
+        size, _, _, padding, dilation = geometry
+        x, w = randn(size), randn(kernel, seed=1)
+        g = replicate(correlate(x, w, padding, dilation), stride)
+        rows = designs.cropped_rows(*geometry)
+        bins = designs.half_band(designs.correlation_size(size, kernel, padding, dilation), stride) + 1
+        assert rows.shape == (2, kernel, bins, size), geometry
+        assert rows.is_contiguous()
+        expected = torch.fft.fft(g, norm="forward")[:bins]
+        expected = torch.stack([expected.real, expected.imag])
+        assert_close(torch.einsum("t,ctfh,h->cf", w, rows, x), expected, DOUBLE, scale=x.norm() * w.norm())
+
+
+@strides
+@kernels
+def test_full_rows_are_the_spectrum_of_the_full_correlation(kernel, stride):
+    """Of every output that any tap reaches, at its own place: those before the first and past the last included."""
+    for geometry in geometries(kernel, stride)[::3]:
+        size, _, _, padding, dilation = geometry
+        x, w = randn(size), randn(kernel, seed=1)
+        reach = dilation * (kernel - 1)
+        full = correlate(x, w, reach, dilation)
+        length = len(replicate(correlate(x, w, padding, dilation), stride))
+        rows = designs.full_rows(*geometry)
+        assert rows.shape[::3] == (2, size), geometry
+        phases = torch.outer(torch.arange(rows.shape[2]), torch.arange(len(full)) - (reach - padding)).double()
+        expected = torch.polar(torch.ones_like(phases), -2 * torch.pi * phases / length) @ full.to(torch.complex128)
+        expected = torch.stack([expected.real, expected.imag]) / length
+        assert_close(torch.einsum("t,ctfh,h->cf", w, rows, x), expected, DOUBLE, scale=x.norm() * w.norm())
+
+
+@strides
+@kernels
+def test_edge_samples_are_those_that_the_lines_meet(kernel, stride):
+    for geometry in geometries(kernel, stride):
+        _, sources = designs.frame_lines(*geometry)
+        assert designs.edge_samples(*geometry) == tuple(sources[sources >= 0].unique().tolist()), geometry
+        assert designs.frame_sources(*geometry) == tuple(map(tuple, sources.tolist()))

@@ -245,6 +245,13 @@ def test_arguments_of_layers():
             layer(16, 2, "centered")
 
 
+@pytest.mark.parametrize("call", [flc_pool2d, asap_pool2d, aliasing], ids=lambda f: f.__name__)
+def test_arguments_by_name_and_by_place(call):
+    assert torch.equal(call(x=X, stride=(2, 4)), call(X, (2, 4)))
+    with pytest.raises(TypeError, match="positional argument"):
+        call(X, 2, "centered")
+
+
 # ---- calls that look odd and are right -------------------------------------------------------------------------------
 
 RIGHT_CALLS = {

@@ -39,6 +39,24 @@ def test_a_missing_library_is_named_with_what_installs_it(name, missing):
     assert done.stdout == f"ImportError {line}\n", done.stderr
 
 
+@pytest.mark.parametrize("name", ["lightning", "torchmetrics"])
+def test_a_library_that_lacks_something_is_not_called_missing(name):
+    done = run_python(
+        "import sys\n"
+        "class Incomplete:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name in ('lightning.pytorch', 'pytorch_lightning', 'torchmetrics'):\n"
+        "            raise ModuleNotFoundError('No module named \\'numbers_of_theirs\\'', name='numbers_of_theirs')\n"
+        "sys.meta_path.insert(0, Incomplete())\n"
+        "import types\n"
+        "sys.modules['lightning'] = types.ModuleType('lightning')\n"
+        "sys.modules['lightning'].__path__ = []\n"
+        f"try: import alias_ops.integrations.{name}\n"
+        "except ImportError as error: print(type(error).__name__, error)"
+    )
+    assert done.stdout == "ModuleNotFoundError No module named 'numbers_of_theirs'\n", done.stderr
+
+
 def test_a_result_is_a_plain_dict_of_floats():
     model = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.MaxPool2d(2))
     with AliasingMonitor(model) as monitor:

@@ -66,7 +66,6 @@ def constant(design: Callable[P, R]) -> Callable[P, R]:
     """:func:`cached`, and a constant of the graph to ``torch.compile``, which would trace the mathematics."""
 
     @cached
-    @wraps(design)
     def made(*args, **kwargs):
         return static_sizes(design(*args, **kwargs))
 

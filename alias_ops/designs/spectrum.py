@@ -78,7 +78,7 @@ def _upstream(pool: str, variant: str, size: int) -> AxisSpectrum:
     if pool == "asap":
         window = np.sqrt(np.hamming(padded))[start:stop]
     # The published modules undo the shift as if DC sat at kept // 2; for padded = 2 mod 4 it does not.
-    target = (np.arange(kept) - kept // 2) % max(kept, 1)
+    target = (np.arange(kept) - kept // 2) % kept  # of nothing kept there is nothing to divide
     crop = _upstream_crop(kept) if variant == "upstream_padlarge" else (0, kept)
     return AxisSpectrum(size, pad, (shifted - padded // 2) % padded, window, target, kept, crop)
 
