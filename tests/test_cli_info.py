@@ -1,7 +1,10 @@
 """``alias-ops info``: the facts it prints are those of this installation, whatever it lacks."""
 
 import json
+import os
 import platform
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -114,3 +117,14 @@ def test_triton_kernels_say_how_they_are_configured(capsys, monkeypatch, tmp_pat
 def test_without_triton_there_is_nothing_to_say_of_it(capsys, monkeypatch):
     monkeypatch.setattr(_backend, "_why_no_triton", lambda device_type: "it is not there")
     assert "Triton kernels" not in facts(capsys)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes close otherwise there")
+def test_a_reader_that_has_seen_enough():
+    """As in ``alias-ops info | head -1``: no traceback, not even when Python ends."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "alias_ops", "info"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")

@@ -16,7 +16,7 @@ from .errors import UserError
 
 __all__ = ["main"]
 
-FAILED, INTERRUPTED = 2, 130
+FAILED, INTERRUPTED, CLOSED = 2, 130, 141  # the last as a shell says of SIGPIPE
 
 EXAMPLES = """\
 examples:
@@ -212,7 +212,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments without the program's name; those of the process by default.
 
     Returns:
-        Exit status: 0, 2 for an error that was explained in one sentence on stderr, 130 for Ctrl-C.
+        Exit status: 0, 2 for an error that was explained in one sentence on stderr, 130 for Ctrl-C, 141 if nobody
+        reads the output to its end.
     """
     show_traceback = os.environ.get("ALIAS_OPS_DEBUG", "0") not in ("", "0")
     try:
@@ -220,6 +221,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.argv = sys.argv[1:] if argv is None else list(argv)
         show_traceback = show_traceback or arguments.traceback
         import_module(f".{arguments.command}", __name__).run(arguments)
+        sys.stdout.flush()  # what cannot be written any more is said here and not when Python ends
+    except BrokenPipeError:  # whoever read it has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CLOSED
     except UserError as error:
         _complain(str(error), error, show_traceback)
         return FAILED
