@@ -55,7 +55,8 @@ def watched(folder, arguments, then=""):
     """
     report, elsewhere = folder.parent / "report.json", folder.parent / "caches"
     elsewhere.mkdir()
-    places = {"MPLCONFIGDIR": str(elsewhere), "TMPDIR": str(elsewhere)}
+    # PyTorch's compiler leaves the last of these in the environment of a process that has imported it.
+    places = {name: str(elsewhere) for name in ("MPLCONFIGDIR", "TMPDIR", "TORCHINDUCTOR_CACHE_DIR")}
     code = WATCHED.format(arguments=arguments, report=str(report), then=then)
     done = run_python(code, **places, PYTHONDONTWRITEBYTECODE="1", PYTHONWARNINGS="ignore")
     assert report.exists(), done.stderr

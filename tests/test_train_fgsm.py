@@ -239,13 +239,17 @@ def test_an_interrupt_is_clean_and_can_be_resumed(tmp_path):
 def test_a_second_interrupt_kills_but_not_what_torchrun_runs(world, then):
     from fgsm.processes import Interrupt
 
-    before = signal.getsignal(signal.SIGINT)
-    with Interrupt(world) as interrupt:
-        assert not interrupt.asked
-        os.kill(os.getpid(), signal.SIGINT)
-        assert interrupt.asked
-        assert signal.getsignal(signal.SIGINT) == then
-    assert signal.getsignal(signal.SIGINT) == before
+    # Of a process in the background of a script the shell has it ignored, and then it stays so.
+    outside = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with Interrupt(world) as interrupt:
+            assert not interrupt.asked
+            os.kill(os.getpid(), signal.SIGINT)
+            assert interrupt.asked
+            assert signal.getsignal(signal.SIGINT) == then
+        assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, outside)
 
 
 @pytest.mark.skipif(not (dist.is_available() and dist.is_gloo_available()), reason="needs gloo")

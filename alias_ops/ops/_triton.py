@@ -97,4 +97,4 @@ def register(op: str, form: Callable[..., Any], fake: Callable[..., Any], module
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Warning only once for all operators")  # that a kernel is overridden
-        LIBRARY.impl(op, on_cpu, "CPU", with_keyset=True)
+        LIBRARY.impl(op, on_cpu, "CPU", with_keyset=True, allow_override=True)
