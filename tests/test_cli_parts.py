@@ -7,9 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from alias_ops.cli import errors, images, measure
-from alias_ops.cli import report as cli_report
-from alias_ops.cli.report import Report
+from alias_ops.cli import errors, images, measure, output, results
+from alias_ops.cli.results import Report
 from alias_ops.cli.rows import Row
 
 ROW = Row("layer1.0", "conv 3x3 /2", (8, 16, 16), 0.5, None, None, None)
@@ -42,7 +41,7 @@ def test_what_an_exception_says_is_one_line_of_bearable_length(length):
 
 
 def test_a_folder_that_may_not_be_written_to(tmp_path, monkeypatch):
-    monkeypatch.setattr(cli_report.os, "access", lambda path, mode: mode != os.W_OK)
+    monkeypatch.setattr(output.os, "access", lambda path, mode: mode != os.W_OK)
     with pytest.raises(errors.UserError, match=f"--output {tmp_path} cannot be written to"):
         report_into(tmp_path)
 
@@ -52,7 +51,7 @@ def test_a_figure_that_finds_no_space_is_one_sentence_and_the_tables_are_there(t
         assert title == "Aliasing of model: 3 images, 32x32, cpu"
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cli_report, "draw", draw)
+    monkeypatch.setattr(results, "draw", draw)
     with pytest.raises(errors.UserError) as caught:
         report_into(tmp_path).finish([ROW])
     assert str(caught.value) == f"{tmp_path / 'aliasing.png'} cannot be written (No space left on device)"

@@ -1,5 +1,6 @@
 """Factor matrices of poolings and of the aliasing measure: against the reference, and the structure they promise."""
 
+import dataclasses
 import itertools
 import tracemalloc
 
@@ -90,6 +91,11 @@ def test_factors_in_other_dtypes_are_the_rounded_float64_ones(dtype):
     exact = designs.pooling_factors("asap", 14, 12)
     for factor, rounded in zip(exact, designs.pooling_factors("asap", 14, 12, dtype=dtype), strict=True):
         assert torch.equal(factor.to(dtype), rounded)
+
+
+def test_a_spectrum_that_callers_share_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        designs.axis_spectrum("asap", 14).length = 8
 
 
 def test_strides_are_2_unless_said():
