@@ -16,7 +16,7 @@ from ._checks import (
 )
 from .ops import _fft, alias_l1, conv2d_alias_l1
 from .ops._dtensor import on_every_rank
-from .ops._library import LIBRARY, accumulation_dtype, beside, exporting_to_onnx, plane
+from .ops._library import LIBRARY, accumulation_dtype, autocasting, beside, exporting_to_onnx, plane
 from .ops.separable2d import apply as apply_separable2d
 from .ops.separable2d import products
 
@@ -144,7 +144,7 @@ def aliasing(x: torch.Tensor, stride: IntPair = 2, *, reduction: str = "mean") -
 def _autocast(x: Any, *others: Any) -> tuple[Any, ...]:
     """As ``F.conv2d`` does under autocast: float32 and half tensors take the region's dtype."""
     device = x.device.type if isinstance(x, torch.Tensor) else ""
-    if not (device and torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
+    if not (device and autocasting(device)):
         return x, *others
     taken = (torch.float32, torch.bfloat16, torch.float16)
     dtype = torch.get_autocast_dtype(device)

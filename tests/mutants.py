@@ -40,7 +40,9 @@ COPY, RESULTS, LOG = FOLDER / "checkout", FOLDER / "results.jsonl", FOLDER / "ou
 AXES, CONVOLUTIONS = "test_designs.py", "test_designs_conv2d.py"
 POOLINGS = "test_golden.py variant_is"
 TESTS = {
-    "alias_ops/designs/_cache.py": (AXES, "test_func.py cached", "test_onnx.py leading_dimensions"),
+    "alias_ops/designs/_cache.py": (
+        *(AXES, "test_func.py cached", "test_onnx.py leading_dimensions", "test_transforms.py one_graph"),
+    ),
     "alias_ops/designs/_roots.py": (AXES, CONVOLUTIONS),
     "alias_ops/designs/spectrum.py": (AXES, POOLINGS),
     "alias_ops/designs/pooling.py": (AXES, POOLINGS),

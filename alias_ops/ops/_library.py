@@ -9,9 +9,12 @@ import torch
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
+from .._compile import constant_result
+
 __all__ = [
     "LIBRARY",
     "accumulation_dtype",
+    "autocasting",
     "beside",
     "channels_last",
     "differentiating",
@@ -120,13 +123,23 @@ def like_input(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return y.contiguous(memory_format=form)
 
 
+@constant_result  # the compiler of PyTorch 2.10 cannot look into it
+def _knows_autocast(device_type: str) -> bool:
+    return torch.amp.is_autocast_available(device_type)
+
+
+def autocasting(device_type: str) -> bool:
+    """Whether a region of autocast is open for the device."""
+    return _knows_autocast(device_type) and torch.is_autocast_enabled(device_type)
+
+
 def outside_autocast(form: Callable[P, R]) -> Callable[P, R]:
     """For the PyTorch forms: autocast would take their products down to 16 bits, which the kernels never do."""
 
     @wraps(form)
     def wrapped(*args, **kwargs):
         device_type = args[0].device.type
-        if not (torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)):
+        if not autocasting(device_type):
             return form(*args, **kwargs)
         with torch.autocast(device_type, enabled=False):
             return form(*args, **kwargs)
