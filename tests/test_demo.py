@@ -104,12 +104,16 @@ def test_an_interrupt_while_training_still_reports(tmp_path):
     # A shell's background jobs ignore SIGINT, and so would what they start.
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    with subprocess.Popen(line, env=environment, preexec_fn=heed, **pipes) as process:
-        # Its first line stands before training; the first measure follows within a second or so.
-        assert "ResNet" in process.stdout.readline()
-        time.sleep(6)
-        process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=200)
+    for patience in (6, 30, 90):
+        with subprocess.Popen(line, env=environment, preexec_fn=heed, **pipes) as process:
+            # Its first line stands before training; the first measure follows within a second or so, unless the
+            # machine is busy with something else.
+            assert "ResNet" in process.stdout.readline()
+            time.sleep(patience)
+            process.send_signal(signal.SIGINT)
+            output, errors = process.communicate(timeout=200)
+        if (tmp_path / "results.json").exists():
+            break
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     assert "Interrupted: what follows is what was measured so far." in output
