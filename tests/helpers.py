@@ -147,6 +147,19 @@ def run_python(
     return subprocess.run(command, env=env, cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False)
 
 
+def assert_one_sentence(arguments: list[str], sentence: str, capsys) -> None:
+    """The command refuses ``arguments`` with one line on stderr that has ``sentence`` in it."""
+    from alias_ops.cli import main
+
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert sentence in err
+    assert err.startswith("alias-ops: ")
+    assert err.count("\n") == 1
+    assert len(err) < 500
+
+
 def run_two_ranks(script: str, folder: Path, timeout: int = 200) -> None:
     """``script`` of this folder as two processes, started as ``script FOLDER RANK``; both have to end well."""
     paths = os.pathsep.join(filter(None, (str(Path(alias_ops.__file__).parents[1]), os.environ.get("PYTHONPATH"))))

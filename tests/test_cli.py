@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import run_python
+from helpers import assert_one_sentence, run_python
 from PIL import Image
 from torch import nn
 
@@ -307,13 +307,7 @@ ERRORS = {
 @pytest.mark.parametrize("case", ERRORS)
 def test_one_sentence_for_every_error(here, capsys, case):
     arguments, sentence = ERRORS[case]
-    assert main(arguments) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert sentence in err
-    assert err.startswith("alias-ops: ")
-    assert err.count("\n") == 1
-    assert len(err) < 500
+    assert_one_sentence(arguments, sentence, capsys)
 
 
 def test_no_readable_image(here, capsys):

@@ -114,6 +114,14 @@ def plain(text: object) -> str:
     return f" {escaped}" if escaped.startswith("_") else escaped
 
 
+def by_name(given: Any, kind: type, plural: str) -> dict[str, Any]:
+    """Results by name, of which there must be one; a single one has none."""
+    named = {"": given} if isinstance(given, kind) else dict(given)
+    if not named:
+        raise ValueError(f"{plural} must have at least one {plural[:-1]}, got none")
+    return named
+
+
 def short(text: object, length: int = 30) -> str:
     """:func:`plain` text that leaves room for the figure: what is left out of a long one is in its middle."""
     name = str(text)

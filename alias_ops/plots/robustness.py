@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..spectra import ConfidenceReport
-from ._style import COLOURS, HATCHES, new_axes, numbers, plain, series, short, styled
+from ._style import COLOURS, HATCHES, by_name, new_axes, numbers, plain, series, short, styled
 
 __all__ = ["plot_accuracy", "plot_confidence"]
 
@@ -69,9 +69,7 @@ def plot_confidence(reports: ConfidenceReport | Mapping[str, ConfidenceReport], 
         ValueError: there is no report.
         ImportError: matplotlib is not installed.
     """
-    named = {"": reports} if isinstance(reports, ConfidenceReport) else dict(reports)
-    if not named:
-        raise ValueError("reports must have at least one report, got none")
+    named = by_name(reports, ConfidenceReport, "reports")
     ax = new_axes(ax)
     width = 0.8 / len(named)
     places = np.arange(4.0)

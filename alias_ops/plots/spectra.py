@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from ..spectra import PerturbationSpectrum, RadialProfile
-from ._style import extent, grid, limits, mark, new_axes, series, short, styled
+from ._style import by_name, extent, grid, limits, mark, new_axes, series, short, styled
 
 __all__ = ["plot_perturbation", "plot_radial_profile", "plot_spectrum"]
 
@@ -118,9 +118,7 @@ def plot_radial_profile(profiles: RadialProfile | Mapping[str, RadialProfile], *
         ValueError: there is no profile.
         ImportError: matplotlib is not installed.
     """
-    named = {"": profiles} if isinstance(profiles, RadialProfile) else dict(profiles)
-    if not named:
-        raise ValueError("profiles must have at least one profile, got none")
+    named = by_name(profiles, RadialProfile, "profiles")
     ax = new_axes(ax)
     for name, look in series(list(named)):
         frequency, level = (part.detach().cpu().double().numpy() for part in named[name])
