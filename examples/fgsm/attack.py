@@ -10,7 +10,7 @@ from foolbox import PyTorchModel
 from foolbox.attacks import LinfPGD
 from torch import nn
 
-__all__ = ["PGDEarlyStopping", "fgsm", "pgd_survivors"]
+__all__ = ["PGDEarlyStopping", "fgsm", "frozen", "pgd_survivors"]
 
 
 def fgsm(
@@ -47,7 +47,7 @@ def fgsm(
 
 
 @contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
+def frozen(model: nn.Module) -> Iterator[None]:
     """No gradients for the parameters: the attack library would add its own to those of the training."""
     wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in wanted:
@@ -69,7 +69,7 @@ def pgd_survivors(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, 
         steps: of the descent, each a forward and a backward; one more forward judges.
     """
     attack = LinfPGD(rel_stepsize=0.25, steps=steps, random_start=True)
-    with _frozen(model):
+    with frozen(model):
         victim = PyTorchModel(model, bounds=(0, 1), device=images.device)
         _, _, fooled = attack(victim, images, labels, epsilons=epsilon)
     return int((~fooled).sum())

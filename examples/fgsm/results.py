@@ -5,7 +5,6 @@ import io
 import json
 import os
 import platform
-import subprocess
 from dataclasses import asdict, fields
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 
 import alias_ops
+from fgsm.machine import commit, processor
 from fgsm.training import Epoch, Training
 
 __all__ = ["FIGURE", "load", "save", "stopping_epochs", "written"]
@@ -48,24 +48,6 @@ def stopping_epochs(history: list[Epoch]) -> dict[str, int | None]:
     }
 
 
-def _commit() -> str | None:
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"]
-    try:
-        return subprocess.run(git, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _processor() -> str:
-    """The model, which Python's own ``platform`` does not know on Linux."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or platform.machine()
-
-
 def _table(history: list[Epoch]) -> str:
     """One row an epoch; the blocks' AM in columns of their own."""
     names = [field.name for field in fields(Epoch) if field.name != "blocks"]
@@ -94,11 +76,11 @@ def _summary(training: Training) -> dict[str, Any]:
             "foolbox": version("foolbox"),
             "python": platform.python_version(),
         },
-        "device": torch.cuda.get_device_name(device) if gpu else _processor(),
+        "device": torch.cuda.get_device_name(device) if gpu else processor(),
         "processes": training.processes.world,
         "threads": torch.get_num_threads(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "commit": _commit(),
+        "commit": commit(),
         "finished": len(training.history) == training.settings.epochs or training.stopped,
         "stops": {
             "am": {"epoch": stopping_epochs(training.history)["am"], "reason": training.am_rule.reason},
