@@ -18,6 +18,7 @@ class Recipe:
         downsampling: what halves the maps, a name of ``lab.networks``.
         attack: on the images that it trains on: none, FGSM, FGSM with random start (Wong et al., ICLR 2020), or PGD.
         epsilon: largest change of a pixel, in 1/255; 0 without attack.
+        steps: of PGD, where that is the attack.
         epochs, batch: of the training.
         lr: the highest learning rate: in the middle of a "triangle", until 70 % of a "step" to a tenth.
         schedule: "triangle" or "step".
@@ -35,6 +36,7 @@ class Recipe:
     downsampling: str = "strided"
     attack: str = "none"
     epsilon: float = 0
+    steps: int = 7
     epochs: int = 1
     batch: int = 128
     lr: float = 0.1

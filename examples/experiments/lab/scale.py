@@ -52,7 +52,7 @@ class Scale:
         )
 
 
-_PLAIN = Recipe("narrow PreActResNet", epochs=12, lr=0.2)
+_PLAIN = Recipe("narrow PreActResNet", epochs=10, lr=0.2)
 
 SCALES = {
     "cpu": Scale(
@@ -60,7 +60,7 @@ SCALES = {
         networks=("narrow PreActResNet", "narrow WRN"),
         patches=128,
         seeds=3,
-        plain=_PLAIN,
+        plain=_PLAIN.but(steps=2, batch=64),
         collapse=_PLAIN.but(every_epoch=True),
         collapses=5,
         epsilons=(2, 4, 8),

@@ -22,8 +22,6 @@ from lab.recipe import Recipe
 
 __all__ = ["Trained", "held_out", "load", "network", "train"]
 
-PGD_STEPS = 7  # of the attack that is trained against, as Madry et al. have it
-
 
 @dataclass(frozen=True)
 class Trained:
@@ -60,7 +58,7 @@ def _attacked(model: PixelNetwork, x: torch.Tensor, y: torch.Tensor, recipe: Rec
     if recipe.attack != "pgd":
         return fgsm(model, x, y, epsilon, random_start=recipe.attack == "fgsm-rs")
     model.eval()  # Foolbox warns of anything else
-    attack = LinfPGD(rel_stepsize=0.25, steps=PGD_STEPS, random_start=True)
+    attack = LinfPGD(rel_stepsize=0.25, steps=recipe.steps, random_start=True)
     with frozen(model):
         victim = PyTorchModel(model, bounds=(0, 1), device=x.device)
         _, attacked, _ = attack(victim, x, y, epsilons=epsilon)
