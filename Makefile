@@ -29,7 +29,7 @@ PEERS := kornia kornia-rs timm antialiased-cnns
 RESULTS := benchmarks/results/$(shell date +%Y-%m-%d)-cpu.json
 BENCH :=
 
-.PHONY: help demo vision test coverage mutants sanitize bench docs docs-figures check format build wheels clean distclean
+.PHONY: help demo vision test coverage mutants sanitize bench experiments docs docs-figures docs-experiments check format build wheels clean distclean
 .DEFAULT_GOAL := help
 
 help:
@@ -39,8 +39,10 @@ help:
 	@echo "make mutants    small changes of designs and functional.py, each of which has to fail a test"
 	@echo "make sanitize   the tests that reach C++, under AddressSanitizer and UndefinedBehaviorSanitizer (half an hour)"
 	@echo "make bench      install into .venv, time everything (a quarter of an hour), write benchmarks/results and figures"
+	@echo "make experiments  the papers' claims tried on the bundled photographs, in experiments_output (half an hour of two cores)"
 	@echo "make docs       install into .venv, write the documentation to docs/_build/html; a warning is an error"
 	@echo "make docs-figures  draw the figures of docs/concepts.md and docs/spectra.md anew"
+	@echo "make docs-experiments  bring the tables and figures of experiments_output into docs"
 	@echo "make check      ruff, mypy and clang-format"
 	@echo "make format     let ruff and clang-format rewrite the sources"
 	@echo "make build      sdist and wheel in dist/"
@@ -80,6 +82,16 @@ sanitize: $(STAMP)-test
 bench: $(STAMP)-bench
 	-$(PIP) install --quiet --no-deps $(PEERS)
 	$(BIN)/alias-ops bench --json $(RESULTS) --figures docs/img $(BENCH)
+
+# EXPERIMENTS adds options: make experiments EXPERIMENTS="overfitting early_stopping", "--upstream FOLDER", "--scale gpu"
+EXPERIMENTS :=
+
+experiments: $(STAMP)-experiments
+	-$(PIP) install --quiet --no-deps $(PEERS)
+	$(BIN)/python examples/experiments $(EXPERIMENTS)
+
+docs-experiments: $(STAMP)-experiments
+	$(BIN)/python examples/experiments/document.py experiments_output docs
 
 docs: $(STAMP)-docs
 	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html
@@ -123,7 +135,7 @@ $(STAMP)-%: $(VENV)/torch $(SOURCES)
 	@touch $@
 
 clean:
-	rm -rf build dist demo_output docs/_build fgsm_output alias_ops.egg-info alias_ops/_C*.so $(VENV)/installed-*
+	rm -rf build dist demo_output docs/_build experiments_output fgsm_output alias_ops.egg-info alias_ops/_C*.so $(VENV)/installed-*
 	rm -rf .benchmarks .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find alias_ops tests benchmarks examples -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 

@@ -71,6 +71,14 @@ def _correlations(networks: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _summary(networks: pd.DataFrame) -> pd.DataFrame:
+    rows = []
+    for (network, training), of in networks.groupby(["network", "training"], sort=False):
+        shares = {"clean, %": spread(of.clean, 1, 100), "under PGD, %": spread(of.pgd, 1, 100)}
+        rows.append({"network": network, "trained": training, "AM": spread(of.am, 3), **shares})
+    return pd.DataFrame(rows)
+
+
 def _draw_layers(layers: pd.DataFrame) -> Figure:
     kinds, names = list(layers.training.unique()), list(layers.network.unique())
     figure = Figure(figsize=(9.5, 3.2 * len(names)), layout="constrained")
@@ -116,6 +124,7 @@ def report(scale: Scale, store: Path, to: Report) -> None:
     to.table("networks", networks)
     to.table("layers", layers)
     to.table("correlations", correlations)
+    to.summary(_summary(networks))
     to.figure("layers", _draw_layers(layers))
     to.figure("family", _draw_family(networks, correlations))
     strongest = networks.training.unique()[-1]

@@ -170,12 +170,19 @@ def _compare(table: pd.DataFrame, training: str, number: str, better: str, than:
     )
 
 
+def _summary(table: pd.DataFrame) -> pd.DataFrame:
+    rows = []
+    for (training, downsampling), of in table.groupby(["training", "downsampling"], sort=False):
+        who = {"trained": TRAINED[training].removeprefix("Trained "), "downsampling": downsampling}
+        shares = {f"{text}, %".replace("\n", " "): spread(of[name], 1, 100) for name, text in SHOWN.items()}
+        rows.append({**who, "AM": spread(of.am, 3) if of.am.notna().all() else "0", **shares})
+    return pd.DataFrame(rows)
+
+
 def report(scale: Scale, store: Path, to: Report) -> None:
     table = _table(scale, store)
     to.table("networks", table)
-    numbers = [name for name in table.columns if name not in ("training", "downsampling", "seed")]
-    by = table.groupby(["training", "downsampling"], sort=False)[numbers]
-    to.table("summary", by.agg(["mean", "std"]).pipe(_flat).reset_index())
+    to.summary(_summary(table))
     to.figure("downsampling", _draw(table))
     to.figure("corruptions", _draw_corruptions(table))
     clean, attacked = KINDS.values()
@@ -198,12 +205,6 @@ def report(scale: Scale, store: Path, to: Report) -> None:
         "AM " + ", ".join(f"{name} {spread(of[name], 2)}" for name in ALIASING),
         verdict(list(of["strided"] - of[["average", "blur"]].max(axis=1))),
     )
-
-
-def _flat(frame: pd.DataFrame) -> pd.DataFrame:
-    """Columns of two levels as one: "clean", "clean std"."""
-    frame.columns = [name if what == "mean" else f"{name} {what}" for name, what in frame.columns]
-    return frame
 
 
 EXPERIMENT = Experiment("downsampling", "Max, average, strided, BlurPool, FLC and ASAP", jobs, report)

@@ -98,6 +98,21 @@ def _draw(stops: pd.DataFrame, networks: pd.DataFrame) -> Figure:
     return figure
 
 
+def _summary(stops: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
+    """A row for each rule: when it stops, and what it keeps."""
+    rows = []
+    for rule, kept in networks.groupby("stopped by", sort=False):
+        of = stops[stops.threshold == float(rule.partition(", ")[2] or PAPERS)]
+        when, distance = (of.am, of.distance) if rule.startswith("AM") else (of.pgd, None)
+        stopped = {"runs stopped": "-", "after epoch": "-", "epochs from PGD's stop": "-"}
+        if rule not in ("never", "most robust"):
+            stopped = {"runs stopped": f"{when.notna().sum()} of {len(when)}", "after epoch": spread(when)}
+            stopped["epochs from PGD's stop"] = "-" if distance is None else spread(distance)
+        accuracies = {"clean, %": spread(kept.clean, 1, 100), "under PGD, %": spread(kept.pgd, 1, 100)}
+        rows.append({"stopped by": rule, **stopped, "epoch kept": spread(kept.epoch), **accuracies})
+    return pd.DataFrame(rows)
+
+
 def report(scale: Scale, store: Path, to: Report) -> None:
     runs = [load(recipe, store) for recipe in overfitting.recipes(scale)]
     epochs = overfitting.epochs(runs)
@@ -108,6 +123,7 @@ def report(scale: Scale, store: Path, to: Report) -> None:
     to.table("networks", networks)
     to.table("costs", costs.reset_index())
     to.figure("early_stopping", _draw(stops, networks))
+    to.summary(_summary(stops, networks))
     papers = stops[stops.threshold == PAPERS]
     both = papers[papers.distance.notna()]
     nearest = stops.groupby("threshold").distance.mean()

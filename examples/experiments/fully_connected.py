@@ -117,12 +117,22 @@ def _draw(networks: pd.DataFrame, profiles: pd.DataFrame) -> Figure:
     return figure
 
 
+def _summary(networks: pd.DataFrame) -> pd.DataFrame:
+    rows = []
+    for (training, network_), of in networks.groupby(["training", "network"], sort=False):
+        shares = {"clean": of.clean, "under PGD": of.pgd, "energy outside of the half-band": of["high share"]}
+        said = {f"{name}, %": spread(values, 1, 100) for name, values in shares.items()}
+        rows.append({"trained on": training, "network": network_, **said})
+    return pd.DataFrame(rows)
+
+
 def report(scale: Scale, store: Path, to: Report) -> None:
     networks, pairs, profiles = _evaluate(scale, store)
     to.table("networks", networks)
     to.table("transfer", pairs)
     to.table("profiles", profiles)
     to.figure("fully_connected", _draw(networks, profiles))
+    to.summary(_summary(networks))
     convolutional = scale.networks[0]
     for training in KINDS.values():
         of = networks[networks.training == training].set_index(["network", "seed"])["high share"]

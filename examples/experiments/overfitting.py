@@ -138,6 +138,22 @@ def _high_share(run: Trained, index: int) -> float:
     return float(level[~inside].mean() - level[inside].mean())
 
 
+def _summary(table: pd.DataFrame, collapses: dict[int, int | None]) -> pd.DataFrame:
+    rows = []
+    for seed, at in collapses.items():
+        run = table[table.seed == seed]
+        best, last = run.loc[run.pgd.idxmax()], run.iloc[-1]
+        accuracies = {f"{name.upper()}, last, %": f"{100 * last[name]:.1f}" for name in ("fgsm", "pgd")}
+        best_pgd = {"PGD, best, %": f"{100 * best.pgd:.1f} (epoch {int(best.epoch)})"}
+        now, before = _jump(run, at) if at and at > WINDOW else (float("nan"), float("nan"))
+        jump = {f"AM, median of the {WINDOW} epochs before": before, "AM, in the epoch of the collapse": now}
+        rows.append(
+            {"seed": seed, "collapse in epoch": at or "-", **best_pgd, **accuracies}
+            | {name: "-" if pd.isna(value) else f"{value:.3f}" for name, value in jump.items()}
+        )
+    return pd.DataFrame(rows)
+
+
 def report(scale: Scale, store: Path, to: Report) -> None:
     runs = [load(recipe, store) for recipe in recipes(scale)]
     table = epochs(runs)
@@ -146,8 +162,8 @@ def report(scale: Scale, store: Path, to: Report) -> None:
     to.table("epochs", table)
     to.figure("training", _draw_runs(table, collapses))
     to.figure("confidence", _draw_confidence(table))
-    with_pictures = _draw_spectra(runs, collapses)
-    to.figure("perturbations", with_pictures)
+    to.figure("perturbations", _draw_spectra(runs, collapses))
+    to.summary(_summary(table, collapses))
     of_runs = [table[table.seed == seed] for seed in collapses]
     gaps = [run.fgsm.iloc[-1] - run.pgd.iloc[-1] for run in of_runs]
     to.finding(

@@ -1,5 +1,6 @@
 """What the networks train on, and pictures as large as ImageNet's."""
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,7 +15,6 @@ from lab.recipe import Recipe
 __all__ = ["dataset", "large_pictures"]
 
 
-@lru_cache(maxsize=2)
 def _photographs(patches: int, seed: int) -> Dataset:
     return data.photographs(patches, seed)
 
@@ -24,13 +24,26 @@ def _cifar10(folder: str) -> Dataset:
     return data.cifar10(Path(folder))
 
 
+def _smaller(images: Images, size: int) -> Images:
+    square = images.images.shape[-1] // size
+    return Images(F.avg_pool2d(images.images.float(), square).round().byte(), images.labels)
+
+
+@lru_cache(maxsize=2)
+def _dataset(data: str, patches: int, size: int, seed: int) -> Dataset:
+    found = _photographs(patches, seed) if data == "photographs" else _cifar10(data)
+    if size == found.train.images.shape[-1]:
+        return found
+    return replace(found, train=_smaller(found.train, size), held_out=_smaller(found.held_out, size))
+
+
 def dataset(recipe: Recipe) -> Dataset:
-    """32x32 images: patches of the photographs, cut anew for every seed, or CIFAR-10 from its folder.
+    """Images of ``recipe.size``: patches of the photographs, cut anew for every seed, or CIFAR-10 from its folder.
 
     Raises:
         FileNotFoundError, ValueError: the folder does not hold CIFAR-10.
     """
-    return _photographs(recipe.patches, recipe.seed) if recipe.data == "photographs" else _cifar10(recipe.data)
+    return _dataset(recipe.data, recipe.patches, recipe.size, recipe.seed)
 
 
 def _crops(image: torch.Tensor, count: int, size: int, generator: torch.Generator) -> torch.Tensor:

@@ -20,10 +20,11 @@ class Recipe:
         epsilon: largest change of a pixel, in 1/255; 0 without attack.
         steps: of PGD, where that is the attack.
         epochs, batch: of the training.
-        lr: the highest learning rate: in the middle of a "triangle", until 70 % of a "step" to a tenth.
-        schedule: "triangle" or "step".
+        lr: the highest learning rate: in the middle of a "triangle", from zero and to zero, or all along.
+        schedule: "triangle" or "flat".
         augmented: random shifts and flips.
         patches: of each photograph, to train on; of no meaning where ``data`` is a folder.
+        size: of the images, 32 or a divisor of it; smaller ones are means over squares.
         data: "photographs", or the folder with CIFAR-10.
         checked: held-out images that are attacked and measured.
         judged: the epsilon of the checks, in 1/255.
@@ -43,6 +44,7 @@ class Recipe:
     schedule: str = "triangle"
     augmented: bool = True
     patches: int = 128
+    size: int = 32
     data: str = "photographs"
     checked: int = 160
     judged: float = 8

@@ -93,6 +93,10 @@ class Report:
         """``name``.csv, six significant digits."""
         frame.to_csv(self.folder / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n")
 
+    def summary(self, frame: pd.DataFrame) -> None:
+        """summary.csv: what the documentation shows, columns named and cells written as a reader sees them."""
+        self.table("summary", frame)
+
     def figure(self, name: str, figure: Any) -> None:
         """``name``.png, with a line of where it comes from."""
         about = self.machine

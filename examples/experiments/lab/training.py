@@ -45,8 +45,8 @@ def _device() -> torch.device:
 
 
 def _rate(recipe: Recipe, epochs: float) -> float:
-    if recipe.schedule == "step":
-        return recipe.lr * (1 if epochs < 0.7 * recipe.epochs else 0.1)
+    if recipe.schedule == "flat":
+        return recipe.lr
     return recipe.lr * float(np.interp(epochs / recipe.epochs, (0, 0.5, 1), (0, 1, 0)))
 
 
