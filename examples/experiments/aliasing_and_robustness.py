@@ -3,6 +3,7 @@
 Source: Grabinski, Keuper & Keuper, Machine Learning 2022, section 4.1, figures 6 and 7.
 """
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from lab.scale import Scale
 from lab.training import load
 
 STANDARD = "standard"
+MEASURES = {"am": "AM", "relative": "AM over the deviation of the outputs"}
 SHADES = ("#D55E00", "#9ecae1", "#56B4E9", "#0072B2", "#08306b", "#009E73")
 MARKS = ("o", "s", "^", "D", "v", "P")
 
@@ -51,31 +53,30 @@ def _rows(scale: Scale, store: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     for recipe in _recipes(scale):
         last = load(recipe, store).last
         who = {"network": recipe.network, "training": _kind(recipe), "epsilon": recipe.epsilon, "seed": recipe.seed}
-        networks.append({**who, "am": last["am"], "clean": last["clean"], "pgd": last["pgd"]})
+        numbers = {"am": last["am"], "relative": last["relative"]}
+        networks.append({**who, **numbers, "clean": last["clean"], "pgd": last["pgd"]})
         layers += [{**who, "layer": layer, "am": am} for layer, am in last["layers"].items()]
     return pd.DataFrame(networks), pd.DataFrame(layers)
 
 
 def _correlations(networks: pd.DataFrame) -> pd.DataFrame:
-    """Of each kind of network: all networks, and those that were trained against an attack alone."""
+    """Of each kind of network, with AM as it is and relative to the layers' outputs; 95 % confidence."""
     rows = []
     for network, family in networks.groupby("network", sort=False):
-        for name, part in (("all", family), ("adversarially trained", family[family.training != STANDARD])):
-            if len(part) > 2 and part.am.nunique() > 1 and part.pgd.nunique() > 1:
-                found = pearsonr(part.am, part.pgd)
-                low, high = found.confidence_interval()
-                numbers = {"r": found.statistic, "low": low, "high": high, "p": found.pvalue}
-            else:
-                numbers = dict.fromkeys(("r", "low", "high", "p"), float("nan"))
-            rows.append({"network": network, "family": name, "n": len(part), **numbers})
+        for measure in MEASURES:
+            found = pearsonr(family[measure], family.pgd)
+            low, high = found.confidence_interval()
+            numbers = {"r": found.statistic, "low": low, "high": high, "p": found.pvalue}
+            rows.append({"network": network, "measure": measure, "n": len(family), **numbers})
     return pd.DataFrame(rows)
 
 
 def _summary(networks: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (network, training), of in networks.groupby(["network", "training"], sort=False):
+        aliasing = {"AM": spread(of.am, 3), "AM, relative": spread(of.relative, 3)}
         shares = {"clean, %": spread(of.clean, 1, 100), "under PGD, %": spread(of.pgd, 1, 100)}
-        rows.append({"network": network, "trained": training, "AM": spread(of.am, 3), **shares})
+        rows.append({"network": network, "trained": training, **aliasing, **shares})
     return pd.DataFrame(rows)
 
 
@@ -101,21 +102,25 @@ def _draw_layers(layers: pd.DataFrame) -> Figure:
 
 def _draw_family(networks: pd.DataFrame, correlations: pd.DataFrame) -> Figure:
     names = list(networks.network.unique())
-    figure = Figure(figsize=(4.4 * len(names) + 1.6, 3.6), layout="constrained")
-    axes = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
-    for ax, network in zip(axes, names):
-        part = networks[networks.network == network]
+    figure = Figure(figsize=(4.2 * len(names) + 1.6, 6.2), layout="constrained")
+    axes = figure.subplots(len(MEASURES), len(names), sharey=True, squeeze=False)
+    for (row, measure), (column, network) in product(enumerate(MEASURES), enumerate(names)):
+        ax, part = axes[row, column], networks[networks.network == network]
         for index, (kind, group) in enumerate(part.groupby("training", sort=False)):
-            look = {"color": SHADES[index % len(SHADES)], "marker": MARKS[index % len(MARKS)]}
-            ax.plot(
-                group.am, 100 * group.pgd, linestyle="", markersize=7, markeredgecolor="#333333", label=kind, **look
-            )
-        of = correlations[(correlations.network == network) & (correlations.family == "all")].iloc[0]
-        ax.set_title(f"{network}: r = {of.r:.2f} (95 %: {of.low:.2f} to {of.high:.2f}), n = {of.n}")
-        ax.set(xlabel="aliasing measure (AM)")
-    axes[0].set(ylabel="accuracy under PGD (%)")
-    axes[-1].legend(title="trained", loc="upper left", bbox_to_anchor=(1, 1))
+            look: dict[str, Any] = {"color": SHADES[index % len(SHADES)], "marker": MARKS[index % len(MARKS)]}
+            look |= {"linestyle": "", "markersize": 7, "markeredgecolor": "#333333"}
+            ax.plot(group[measure], 100 * group.pgd, label=kind, **look)
+        of = _correlation(correlations, network, measure)
+        ax.set_title(f"{network}: r = {of.r:.2f} ({of.low:.2f} to {of.high:.2f}), n = {of.n}")
+        ax.set(xlabel=MEASURES[measure])
+    for ax in axes[:, 0]:
+        ax.set(ylabel="accuracy under PGD (%)")
+    axes[0, -1].legend(title="trained", loc="upper left", bbox_to_anchor=(1, 1))
     return figure
+
+
+def _correlation(correlations: pd.DataFrame, network: str, measure: str) -> Any:
+    return correlations[(correlations.network == network) & (correlations.measure == measure)].iloc[0]
 
 
 def report(scale: Scale, store: Path, to: Report) -> None:
@@ -128,16 +133,17 @@ def report(scale: Scale, store: Path, to: Report) -> None:
     to.figure("layers", _draw_layers(layers))
     to.figure("family", _draw_family(networks, correlations))
     strongest = networks.training.unique()[-1]
-    for network, family in networks.groupby("network", sort=False):
-        standard, robust = (family[family.training == kind].set_index("seed").am for kind in (STANDARD, strongest))
+    for (network, family), measure in product(networks.groupby("network", sort=False), MEASURES):
+        by_seed = family.set_index("seed")
+        standard, robust = (by_seed[by_seed.training == kind][measure] for kind in (STANDARD, strongest))
         to.finding(
-            f"{network}: AM is lower after training against PGD than after standard training",
-            f"AM {spread(robust, 2)} against {spread(standard, 2)}",
+            f"{network}: {MEASURES[measure]} is lower after training against PGD than after standard training",
+            f"{spread(robust, 3)} against {spread(standard, 3)}",
             verdict(list(standard - robust)),
         )
-        of = correlations[(correlations.network == network) & (correlations.family == "all")].iloc[0]
+        of = _correlation(correlations, network, measure)
         to.finding(
-            f"{network}: the less a network aliases, the more robust it is",
+            f"{network}: the lower {MEASURES[measure]}, the more robust a network is",
             f"Pearson r {of.r:.2f}, 95 % confidence {of.low:.2f} to {of.high:.2f}, {of.n} networks",
             "yes" if of.high < 0 else "no" if of.low > 0 else "open",
         )

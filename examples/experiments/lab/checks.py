@@ -7,7 +7,7 @@ import torch
 from foolbox.attacks import LinfPGD
 from torch import nn
 
-from alias_ops import AliasingMonitor
+from alias_ops import AliasingMonitor, AliasingPenalty
 from alias_ops.spectra import confidence_report, perturbation_spectrum
 from fgsm.attack import fgsm
 from lab.networks import can_alias
@@ -27,6 +27,8 @@ class Check:
         clean: accuracy on all that is held out.
         fgsm, pgd: accuracy on the checked images under FGSM and PGD.
         am: mean of ``layers``, on clean images; None where no layer can alias.
+        relative: the mean of AM over the standard deviation of the layer's output, block by block: what is left of a
+            difference in AM when the scale of the maps is taken out.
         layers: AM of every downsampling layer.
         sure_clean, sure_attacked: mean confidence on the checked images, clean and under PGD.
         sure_wrong: of those under PGD that it gets wrong; NaN where there are none.
@@ -38,6 +40,7 @@ class Check:
     fgsm: float
     pgd: float
     am: float | None
+    relative: float | None
     layers: dict[str, float]
     sure_clean: float
     sure_attacked: float
@@ -56,10 +59,19 @@ def accuracy(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> fl
 
 def measure(model: nn.Module, images: torch.Tensor) -> dict[str, float]:
     """AM of every downsampling layer on at most 100 images, spread over all of them; empty where none can alias."""
-    chosen = images[:: max(1, len(images) // AM_IMAGES)][:AM_IMAGES]
     with AliasingMonitor(model, max_samples=AM_IMAGES) as monitor:
-        monitor.update(chosen)
+        monitor.update(_few(images))
         return {name.removeprefix("network."): value for name, value in monitor.compute("layer").items()}
+
+
+def _few(images: torch.Tensor) -> torch.Tensor:
+    return images[:: max(1, len(images) // AM_IMAGES)][:AM_IMAGES]
+
+
+def _relative(model: nn.Module, images: torch.Tensor) -> float:
+    with AliasingPenalty(model, relative=True) as penalty:
+        model(_few(images))
+        return float(penalty().detach())
 
 
 def check(model: nn.Module, recipe: Recipe, held_out: tuple[torch.Tensor, torch.Tensor], seed: int) -> Check:
@@ -78,8 +90,10 @@ def check(model: nn.Module, recipe: Recipe, held_out: tuple[torch.Tensor, torch.
     x, y = images[::step][: recipe.checked], labels[::step][: recipe.checked]
     epsilon = recipe.judged / 255
     start = time.perf_counter()
-    layers = measure(model, x) if can_alias(recipe.network, recipe.downsampling) else {}
+    measured = can_alias(recipe.network, recipe.downsampling)
+    layers = measure(model, x) if measured else {}
     seconds_am = time.perf_counter() - start
+    relative = _relative(model, x) if measured else None
     start = time.perf_counter()
     attack = LinfPGD(rel_stepsize=0.25, steps=recipe.pgd_steps, random_start=True)
     found = perturbation_spectrum(model, x, y, attack, epsilon=epsilon, batch_size=AT_A_TIME)
@@ -90,6 +104,7 @@ def check(model: nn.Module, recipe: Recipe, held_out: tuple[torch.Tensor, torch.
         fgsm=accuracy(model, fgsm(model, x, y, epsilon, random_start=False), y),
         pgd=report.adversarial.accuracy,
         am=sum(layers.values()) / len(layers) if layers else None,
+        relative=relative,
         layers=layers,
         sure_clean=report.clean.mean,
         sure_attacked=report.adversarial.mean,
