@@ -119,10 +119,8 @@ def report(scale: Scale, store: Path, to: Report) -> None:
     runs = [load(recipe, store) for recipe in overfitting.recipes(scale)]
     epochs = overfitting.epochs(runs)
     drop = DROP if scale.name == "gpu" else SMALL_DROP
-    stops, costs = (
-        _stops(epochs, drop),
-        epochs[epochs.epoch > 1].groupby("seed")[["seconds_am", "seconds_pgd"]].median(),
-    )
+    stops = _stops(epochs, drop)
+    costs = epochs[epochs.epoch > 1].groupby("seed")[["seconds_am", "seconds_pgd"]].median()
     costs["ratio"] = costs.seconds_am / costs.seconds_pgd
     networks = _networks(epochs, stops)
     to.table("stops", stops)
