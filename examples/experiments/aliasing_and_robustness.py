@@ -3,6 +3,7 @@
 Source: Grabinski, Keuper & Keuper, Machine Learning 2022, section 4.1, figures 6 and 7.
 """
 
+import re
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ def _draw_layers(layers: pd.DataFrame) -> Figure:
             mean, std = by_layer.mean()[where], by_layer.std()[where].fillna(0)
             look: dict[str, Any] = {"color": SHADES[index % len(SHADES)], "edgecolor": "#333333", "linewidth": 0.5}
             ax.bar(at, mean, 0.92 * width, yerr=std, capsize=2, label=kind, error_kw={"linewidth": 0.9}, **look)
-        ax.set_xticks(range(len(where)), where)
+        ax.set_xticks(range(len(where)), [re.sub(r"\.(?=conv|shortcut)", "\n", name) for name in where])
         ax.set(ylabel="aliasing measure (AM)", title=network)
         ax.grid(axis="x", visible=False)
         ax.legend(title="trained", loc="upper left", bbox_to_anchor=(1, 1))

@@ -136,7 +136,7 @@ def _draw(table: pd.DataFrame) -> Figure:
             look = {"color": colour, "marker": marker, "linestyle": "", "capsize": 2, "markersize": 5}
             ax.errorbar(at, of.mean(), of.std().fillna(0), label=downsampling, **look)
         ax.set_xticks(range(len(SHOWN)), SHOWN.values())
-        ax.set(title=TRAINED[training].lower(), ylim=(0, 100))
+        ax.set(title=TRAINED[training].replace("T", "t", 1), ylim=(0, 103))
     axes[0].set(ylabel="held-out images (%)")
     axes[-1].legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure

@@ -27,6 +27,7 @@ from lab.scale import Scale
 from lab.training import held_out, load, network
 
 FLAT = "fully connected"
+SHORT = {"clean": "clean", "pgd": "PGD"}
 LONGER = 3  # times the epochs: its epochs cost a tenth of the others', and it learns more slowly
 KINDS = {"none": "clean images", "fgsm-rs": "FGSM"}
 HALF_BAND = 0.25  # cycles a sample
@@ -102,8 +103,8 @@ def _draw(networks: pd.DataFrame, profiles: pd.DataFrame) -> Figure:
         look = {"color": COLOURS[colour], "marker": marker, "linestyle": "", "capsize": 3}
         at = [place + shift for place in range(len(places))]
         left.errorbar(at, [v.mean() for v in of], [v.std() if len(v) > 1 else 0 for v in of], label=name, **look)
-    left.set_xticks(range(len(places)), [f"{t},\n{'PGD' if n == 'pgd' else n}" for t, n in places])
-    left.set(xlabel="trained on, judged on", ylabel="held-out accuracy (%)", ylim=(0, 100))
+    left.set_xticks(range(len(places)), [f"{t.split()[0]},\n{SHORT[n]}" for t, n in places])
+    left.set(xlabel="trained on, judged on", ylabel="held-out accuracy (%)", ylim=(0, 103))
     for name, (colour, _, dashes) in looks.items():
         for training, width in zip(KINDS.values(), (1.2, 2.6)):
             of = profiles[(profiles.network == name) & (profiles.training == training)]
@@ -113,7 +114,7 @@ def _draw(networks: pd.DataFrame, profiles: pd.DataFrame) -> Figure:
     right.axvline(HALF_BAND, color="#777777", linestyle=":", linewidth=1)
     right.set(xlabel="frequency, cycles/sample (dotted: half-band)", ylabel="mean log10 of what PGD adds")
     left.legend(loc="upper right")
-    right.legend(loc="upper left", bbox_to_anchor=(0, -0.2), ncols=2)
+    right.legend(loc="upper left", bbox_to_anchor=(0, -0.2), fontsize=8)
     return figure
 
 

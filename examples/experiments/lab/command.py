@@ -13,9 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import torch
 from rich.console import Console
 
+from alias_ops.plots import STYLE
 from fgsm import data
 from lab.recipe import Recipe
 from lab.report import Finding, Report
@@ -67,7 +69,8 @@ def _timed_job(job: Job, store: Path) -> float | None:
 def _write(experiment: Experiment, scale: Scale, output: Path) -> tuple[float, list[Finding]]:
     start = time.perf_counter()
     report = Report(output / experiment.name, scale.name)
-    experiment.report(scale, output / STORE, report)
+    with mpl.rc_context(STYLE):
+        experiment.report(scale, output / STORE, report)
     seconds = time.perf_counter() - start
     settings = {"data": "photographs" if scale.data == "photographs" else "CIFAR-10", "imagenet": bool(scale.imagenet)}
     jobs = [str(job.what) for job in experiment.jobs(scale)]

@@ -10,17 +10,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-import matplotlib as mpl
 import pandas as pd
 import torch
 
 import alias_ops
-from alias_ops.plots import STYLE
 from fgsm.machine import commit, processor
 
 __all__ = ["HELD", "Finding", "Report", "machine", "spread", "verdict"]
 
 HELD = ("yes", "partly", "no", "open")
+DPI = 130
 LIBRARIES = ("foolbox", "kornia", "timm", "antialiased-cnns", "numpy", "scikit-image", "scipy")
 
 
@@ -101,10 +100,9 @@ class Report:
         """``name``.png, with a line of where it comes from."""
         about = self.machine
         source = f"scale {self.scale} · {about['device']} · {about['date'][:10]} · commit {about['commit']}"
-        with mpl.rc_context(STYLE):
-            figure.text(0.995, -0.01, source, ha="right", va="top", fontsize=6, color="#777777")
-            # Without the software's version in it, so that the same picture is the same file.
-            figure.savefig(self.folder / f"{name}.png", dpi=130, bbox_inches="tight", metadata={"Software": None})
+        figure.text(0.995, -0.01, source, ha="right", va="top", fontsize=6, color="#777777")
+        # Without the software's version in it, so that the same picture is the same file.
+        figure.savefig(self.folder / f"{name}.png", dpi=DPI, bbox_inches="tight", metadata={"Software": None})
 
     def finding(self, claim: str, measured: str, held: Literal["yes", "partly", "no", "open"]) -> None:
         self.findings.append(Finding(claim, measured, held))
