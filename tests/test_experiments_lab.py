@@ -195,6 +195,8 @@ def test_a_collapse_is_one_of_pgd_alone(experiments):
         return pd.DataFrame(numbers)
 
     assert collapse(run([0.2, 0.4, 0.1, 0.0], [0.3, 0.5, 0.6, 0.7])) == 3
+    assert collapse(run([0.2, 0.4, 0.1, *[0.4] * 5], [0.5] * 8)) is None  # an accident
+    assert collapse(run([0.2, 0.4, 0.1, *[0.4] * 5, 0.1, 0.0, 0.0], [0.5] * 11)) == 9
     assert collapse(run([0.2, 0.4, 0.1, 0.0], [0.2, 0.5, 0.1, 0.0])) is None  # the network failed as a whole
     assert collapse(run([0.2, 0.4, 0.3], [0.3, 0.5, 0.9])) is None
     aliasing = [9, 1, 1, 2, 1, 1, 1.5, 3, 9, 9, 9]

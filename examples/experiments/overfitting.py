@@ -23,6 +23,7 @@ NUMBERS = ("loss", "train", "clean", "fgsm", "pgd", "am", "sure_clean", "sure_at
 SECONDS = ("seconds_training", "seconds_am", "seconds_pgd")
 # A collapse: accuracy under PGD falls by so much of its best so far, and to less than half of that under FGSM.
 FALL, MASKED = 0.5, 0.5
+LASTING = 5  # epochs, on average: one alone may be an accident
 WINDOW = 5  # epochs that a jump of AM is told from, as the early stopping rule does
 LAG, RISE = 3, 1.25  # it is one if AM is higher by a quarter in the collapse's epoch or one of the next three
 
@@ -49,9 +50,12 @@ def epochs(runs: list[Trained]) -> pd.DataFrame:
 
 
 def collapse(run: pd.DataFrame) -> int | None:
-    """The first epoch, if any, in which accuracy under PGD has collapsed while that under FGSM has not."""
+    """The first epoch, if any, in which accuracy under PGD has collapsed for good while that under FGSM has not."""
     best = run.pgd.cummax()
-    fallen = (run.pgd < FALL * best) & (run.pgd < MASKED * run.fgsm)
+    from_here = pd.DataFrame({name: run[name][::-1].rolling(LASTING, 1).mean()[::-1] for name in ("pgd", "fgsm")})
+    fallen = pd.Series(True, run.index)
+    for accuracies in (run, from_here):
+        fallen &= (accuracies.pgd < FALL * best) & (accuracies.pgd < MASKED * accuracies.fgsm)
     return int(run.epoch[fallen].iloc[0]) if fallen.any() else None
 
 
