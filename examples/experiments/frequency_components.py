@@ -190,7 +190,7 @@ def _find_black_box(summary: pd.DataFrame, to: Report) -> None:
         to.finding(
             f"{kind}: of images that both turn it changes less than salt and pepper",
             f"median L2 {spread(sizes[HIGH], 2)} against {spread(sizes[PEPPER], 2)}",
-            verdict(list(sizes[PEPPER] - sizes[HIGH])) if sizes[HIGH].notna().any() else "open",
+            verdict(list(sizes[PEPPER] - sizes[HIGH])) if sizes[HIGH].notna().all() else "open",
         )
 
 
