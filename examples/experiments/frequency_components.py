@@ -21,7 +21,7 @@ from lab.report import Report, spread, verdict
 from lab.scale import Scale
 
 STANDARD, ROBUST = "standard", "against FGSM"
-EPSILON = 2 / 255  # of FGSM: in L2 as much as DeepFool needs; with 8/255 nothing is left that a defence could keep
+EPSILON = 2 / 255  # of FGSM: in L2 about what DeepFool needs; of a standard network 8/255 leaves too little to keep
 RADIUS = 8  # at which people still see what the image shows: it is the image at half its resolution
 MARGIN = 0.01  # of all images; less than that is a handful of them
 COST = 0.05  # of clean accuracy, that a defence may take at the strength where it is judged
