@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from alias_ops.plots import COLOURS
-from lab.checks import accuracy
+from lab.checks import accuracy, some
 from lab.command import Experiment, Job, run, trainings
 from lab.corruptions import CORRUPTIONS, corrupt
 from lab.networks import DOWNSAMPLING, can_alias
@@ -87,8 +87,7 @@ def _evaluate(recipe: Recipe, scale: Scale, store: Path, corrupted: dict) -> dic
     model = network(recipe).eval().requires_grad_(False)
     model.load_state_dict(trained.weights)
     images, labels = held_out(recipe)
-    step = max(1, len(labels) // scale.images)
-    x, y = images[::step][: scale.images], labels[::step][: scale.images]
+    x, y = some((images, labels), scale.images)
     torch.manual_seed(recipe.seed)
     numbers = {"clean": accuracy(model, images, labels), "am": trained.last["am"]}
     for budget in BUDGETS:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import nn
 
 from lab import training
 from lab.black_box import HIGH, PEPPER, PIXEL, black_box
+from lab.checks import some
 from lab.command import Experiment, Job, run, trainings
 from lab.component_figures import draw_alone, draw_black_box, draw_defences, draw_parts
 from lab.components import AS_IS, FREQUENCIES, SINGULAR_VALUES, WITH_MEAN, components
@@ -42,13 +42,6 @@ def _network(recipe: Recipe, store: Path) -> nn.Module:
     return model.eval().requires_grad_(False)
 
 
-def _spread_out(held_out: tuple[torch.Tensor, torch.Tensor], count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """At most ``count`` images and labels, evenly spaced from the first to the last: they lie in order of class."""
-    images, labels = held_out
-    chosen = torch.linspace(0, len(labels) - 1, min(count, len(labels))).round().long().to(labels.device)
-    return images[chosen], labels[chosen]
-
-
 def _measure(scale: Scale, store: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Parts, defences and black-box attacks of all networks."""
     parts, defences, attacked = [], [], []
@@ -56,11 +49,11 @@ def _measure(scale: Scale, store: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.
         recipes = _recipes(scale, seed)
         models = {kind: _network(recipe, store) for kind, recipe in recipes.items()}
         held_out = training.held_out(recipes[STANDARD])
-        parts += [{"seed": seed, **row} for row in components(models, *_spread_out(held_out, 3 * scale.images))]
+        parts += [{"seed": seed, **row} for row in components(models, *some(held_out, 3 * scale.images))]
         for kind, model in models.items():
             who = {"training": kind, "seed": seed}
             # DeepFool and Carlini & Wagner take most of the time.
-            few, all_of_them = (_spread_out(held_out, count) for count in (scale.images // 2, scale.images))
+            few, all_of_them = (some(held_out, count) for count in (scale.images // 2, scale.images))
             defences += [{**who, **row} for row in held_against(model, *few, EPSILON, scale.plain.pgd_steps)]
             attacked += [{**who, **row} for row in black_box(model, *all_of_them, seed)]
     columns = ["training", "seed", "attack", "image", "success", "l2", "queries"]

@@ -19,7 +19,7 @@ from torch import nn
 
 from alias_ops.plots import COLOURS
 from alias_ops.spectra import perturbation_spectrum, radial_profile
-from lab.checks import accuracy
+from lab.checks import accuracy, some
 from lab.command import Experiment, Job, run, trainings
 from lab.recipe import Recipe
 from lab.report import Report, spread, verdict
@@ -71,8 +71,7 @@ def _evaluate(scale: Scale, store: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd
         both = [recipe for recipe in recipes(scale) if (recipe.attack, recipe.seed) == (attack, seed)]
         models = {recipe.network: _model(recipe, store) for recipe in both}
         images, labels = held_out(both[0])
-        step = max(1, len(labels) // scale.images)
-        x, y = images[::step][: scale.images], labels[::step][: scale.images]
+        x, y = some((images, labels), scale.images)
         torch.manual_seed(seed)
         for recipe in both:
             steps = recipe.pgd_steps

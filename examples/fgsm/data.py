@@ -9,12 +9,18 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-__all__ = ["Dataset", "Images", "augment", "cifar10", "photographs", "pixels"]
+__all__ = ["Dataset", "Images", "augment", "cifar10", "evenly", "photographs", "pixels"]
 
 BATCHES = "cifar-10-batches-py"
 TRAIN = tuple(f"data_batch_{i}" for i in range(1, 6))
 TEST = ("test_batch",)
 PADDING = 4  # of a random crop, as is usual for CIFAR-10
+
+
+def evenly(length: int, most: int) -> torch.Tensor:
+    """At most ``most`` indices of ``length``, evenly spaced from the first to near the last."""
+    count = min(length, most)
+    return torch.arange(count) * length // max(1, count)
 
 
 @dataclass(frozen=True)
@@ -29,8 +35,8 @@ class Images:
 
     def spread(self, count: int) -> "Images":
         """At most ``count`` of them, evenly spaced: of every class where they are sorted."""
-        step = max(1, len(self) // count)
-        return Images(self.images[::step][:count], self.labels[::step][:count])
+        chosen = evenly(len(self), count)
+        return Images(self.images[chosen], self.labels[chosen])
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ from torch import nn
 from alias_ops import AliasingMonitor, AliasingPenalty
 from alias_ops.spectra import confidence_report, perturbation_spectrum
 from fgsm.attack import fgsm
+from fgsm.data import evenly
 from lab.networks import can_alias
 from lab.recipe import Recipe
 
-__all__ = ["Check", "accuracy", "check", "measure"]
+__all__ = ["Check", "accuracy", "check", "measure", "some"]
 
 AT_A_TIME = 160
 AM_IMAGES = 100  # as in the 2022 paper
@@ -50,6 +51,13 @@ class Check:
     seconds_pgd: float
 
 
+def some(held_out: tuple[torch.Tensor, torch.Tensor], most: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """At most so many images and their labels, evenly spaced: they lie in order of class."""
+    images, labels = held_out
+    chosen = evenly(len(labels), most)
+    return images[chosen], labels[chosen]
+
+
 @torch.no_grad()
 def accuracy(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
     """Share of images [n, 3, H, W] in 0..1 that a network in evaluation mode gets right."""
@@ -65,7 +73,7 @@ def measure(model: nn.Module, images: torch.Tensor) -> dict[str, float]:
 
 
 def _few(images: torch.Tensor) -> torch.Tensor:
-    return images[:: max(1, len(images) // AM_IMAGES)][:AM_IMAGES]
+    return images[evenly(len(images), AM_IMAGES)]
 
 
 def _relative(model: nn.Module, images: torch.Tensor) -> float:
@@ -86,8 +94,7 @@ def check(model: nn.Module, recipe: Recipe, held_out: tuple[torch.Tensor, torch.
     model.eval()
     torch.manual_seed(seed)
     images, labels = held_out
-    step = max(1, len(labels) // recipe.checked)
-    x, y = images[::step][: recipe.checked], labels[::step][: recipe.checked]
+    x, y = some(held_out, recipe.checked)
     epsilon = recipe.judged / 255
     start = time.perf_counter()
     measured = can_alias(recipe.network, recipe.downsampling)
