@@ -64,10 +64,10 @@ def kinds(upstream=None):
 
 
 def racer(name, upstream=None):
-    import cost
+    from lab.racer import Racer
     from lab.scale import SCALES
 
-    return cost._Racer(kinds(upstream)[name], SCALES["tiny"])
+    return Racer(kinds(upstream)[name], SCALES["tiny"])
 
 
 def test_it_leaves_its_files(output):
@@ -115,15 +115,17 @@ def test_findings_are_those_of_the_rounds(output):
     (watched,) = (held for claim, held in findings.items() if "every step" in claim)
     below = (rounds["strided, AM at every step"] < 1.05 * rounds.strided).sum()
     assert watched == ("no", "partly", "yes")[below]
-    (name,) = (name for name in rounds if name.startswith("FLC, torch.fft"))
-    (faster,) = (held for claim, held in findings.items() if "FLC takes less time than with torch.fft" in claim)
-    assert faster == ("no", "partly", "yes")[(rounds["FLC, alias_ops"] < rounds[name]).sum()]
+    (name,) = (name for name in rounds if name.startswith("FLC by torch.fft"))
+    (faster,) = (
+        held for claim, held in findings.items() if f"less time than with {name}" == claim.partition(" takes ")[2]
+    )
+    assert faster == ("no", "partly", "yes")[(rounds["FLC of alias_ops"] < rounds[name]).sum()]
 
 
 @pytest.mark.parametrize("name", ["flc", "asap"])
 def test_a_network_has_the_pool_that_its_row_names(name):
-    pooled = racer(f"{name.upper()}, alias_ops")
-    (by_fft,) = (kind for kind in kinds() if kind.startswith(f"{name.upper()}, torch.fft"))
+    pooled = racer(f"{name.upper()} of alias_ops")
+    (by_fft,) = (kind for kind in kinds() if kind.startswith(f"{name.upper()} by torch.fft"))
     other = racer(by_fft)
     assert [tuple(x.shape[-2:]) for x in pooled.inputs] == [(32, 32)] * 2 + [(16, 16)] * 2 + [(8, 8)] * 2
     for mine, theirs, x in zip(pooled.pools, other.pools, pooled.inputs, strict=True):
@@ -134,23 +136,21 @@ def test_a_network_has_the_pool_that_its_row_names(name):
     assert all(map(torch.equal, pooled.model.parameters(), other.model.parameters()))
 
 
-def test_steps_train_and_are_scaled_to_the_epoch(monkeypatch):
-    import cost
+def test_a_step_is_timed_and_trains(monkeypatch):
+    from lab import racer as module
 
     timed = racer("strided")
     before = [parameter.detach().clone() for parameter in timed.model.parameters()]
-    monkeypatch.setattr(cost.time, "perf_counter", iter([3.0, 5.0]).__next__)
-    timed.epoch = 4 * timed.steps
-    assert timed.train() == 8
+    monkeypatch.setattr(module.time, "perf_counter", iter([3.0, 5.0]).__next__)
+    assert timed.step(0) == 2
     assert not any(map(torch.equal, before, timed.model.parameters()))
 
 
 @pytest.mark.parametrize(("name", "measured"), [("every step", 12), ("every 10th step", 2)])
 def test_monitors_measure_as_often_as_they_say(name, measured):
     watched = racer(f"strided, AM at {name}")
-    for _ in range(12):
-        watched.train()
-    assert watched.steps == 1
+    for index in range(12):
+        watched.step(index)
     maps = watched.monitor.state_dict()["maps"]
     (layer,) = (layer for layer in maps if layer.endswith("layer4.0.conv1"))
     assert maps[layer] == measured * watched.batch * 128
@@ -158,9 +158,9 @@ def test_monitors_measure_as_often_as_they_say(name, measured):
 
 def test_published_modules_are_taken_from_their_folder(tmp_path):
     (tmp_path / "modules.py").write_text(PUBLISHED)
-    flc, asap = (racer(f"{name}, published module", tmp_path) for name in ("FLC", "ASAP"))
+    flc, asap = (racer(f"{name} of the published module", tmp_path) for name in ("FLC", "ASAP"))
     assert {type(pool).__name__ for pool in flc.pools} == {"FLC_Pooling"}
-    assert asap.train() > 0
+    assert asap.step(0) > 0
     window = torch.hamming_window(8, periodic=False)
     torch.testing.assert_close(asap.pools[-1].made.window2d, torch.outer(window, window).sqrt(), rtol=1e-5, atol=1e-6)
     assert not any("torch.fft" in name for name in kinds(tmp_path))
@@ -171,16 +171,21 @@ def test_a_folder_without_them_is_named(tmp_path):
         kinds(tmp_path)
 
 
-def test_a_missing_library_has_its_row(monkeypatch):
+def test_ten_steps_are_scaled_to_the_epoch_and_a_missing_library_has_its_row(monkeypatch):
     import cost
     from lab import pools
+    from lab.racer import Racer
     from lab.scale import SCALES
 
     def gone(channels, stride):
         raise pools.NotInstalled("some library is not installed")
 
-    strided, some = pools.Kind("strided", "strided"), pools.Kind("BlurPool, some library", "blur", gone)
-    monkeypatch.setattr(cost, "kinds", lambda _: [strided, some])
-    table, rounds = cost.race(SCALES["tiny"])
+    steps = []
+    named = [pools.Kind("strided", "strided"), pools.Kind("BlurPool of some library", "blur", gone)]
+    monkeypatch.setattr(cost, "kinds", lambda _: named)
+    monkeypatch.setattr(Racer, "step", lambda self, index: steps.append(index) or (100.0 if index < 10 else 0.5))
+    table, rounds = cost.race(replace(SCALES["tiny"], patches=16))
+    assert steps == list(range(20))  # the first ten to warm up
     assert list(table.status) == ["timed", "not installed"]
-    assert set(rounds.kind) == {"strided"}
+    assert tuple(table.loc[0, ["timed_steps", "epoch_steps", "batch", "seconds"]]) == (10, 16, 16, 8)
+    assert list(rounds.seconds) == [8]

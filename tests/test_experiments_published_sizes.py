@@ -1,6 +1,8 @@
 """The experiment on sizes that 4 does not divide: what the layers do, what a swap of variants does, what is left."""
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -24,12 +26,15 @@ def example():
 
 @pytest.fixture(scope="module")
 def output(example, tmp_path_factory):
+    """Of one seed: what is made of several is tested on a table of its own."""
     import published_sizes
-    from lab.command import main
+    from lab import command
 
     folder = tmp_path_factory.mktemp("sizes")
-    arguments = ["--scale", "tiny", "--workers", "1", "--output", str(folder)]
-    assert main([published_sizes.EXPERIMENT], arguments) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(command.SCALES, "tiny", replace(command.SCALES["tiny"], seeds=1))
+        arguments = ["--scale", "tiny", "--workers", "1", "--output", str(folder)]
+        assert command.main([published_sizes.EXPERIMENT], arguments) == 0
     return folder
 
 
@@ -57,7 +62,7 @@ def test_it_leaves_its_files(output):
             assert len(image.convert("L").getcolors()) > 50
     about = json.loads((output / "published_sizes" / "about.json").read_text())
     assert about["scale"] == "tiny"
-    assert len(about["settings"]["trainings"]) == len(set(about["settings"]["trainings"])) == 10
+    assert len(about["settings"]["trainings"]) == len(set(about["settings"]["trainings"])) == 5
 
 
 def test_flc_as_published_is_right_where_4_divides_the_size_and_nowhere_else(layer):
@@ -82,7 +87,7 @@ def test_a_constant_map_survives_centered_and_not_as_published_at_14(layer, pool
     at = layer.loc[(pool, 14)]
     assert (at.lowest_centered, at.highest_centered) == pytest.approx((1, 1), abs=1e-6)
     expected = reference_pool2d(pool, torch.ones(1, 1, 14, 14), variant="upstream")
-    assert (at.lowest_upstream, at.highest_upstream) == pytest.approx((expected.min(), expected.max()), abs=1e-5)
+    assert (at.lowest_upstream, at.highest_upstream) == pytest.approx(tuple(map(float, expected.aminmax())), abs=1e-5)
     assert at.lowest_upstream < -0.85
 
 
@@ -95,7 +100,7 @@ def test_moving_by_the_stride_commutes_with_centered_at_all_sizes(layer):
 def test_every_network_is_run_as_it_was_trained_and_with_the_other_variant(output):
     networks = table(output, "networks")
     kinds = networks.groupby(["pool", "trained", "run"]).seed.agg(list)
-    assert all(seeds == [0, 1] for seeds in kinds)
+    assert all(seeds == [0] for seeds in kinds)
     variants = ("centered", "upstream")
     swapped = {(pool, trained, ran) for pool in ("flc", "asap") for trained in variants for ran in variants}
     assert set(kinds.index) == {("strided", "strided", "strided"), *swapped}
@@ -118,13 +123,39 @@ def test_findings_are_those_of_the_tables(output):
     (exact,) = (held for claim, held in findings.items() if claim.startswith("FLC: where 4 divides"))
     (inexact,) = (held for claim, held in findings.items() if claim.startswith("ASAP: where 4 divides"))
     assert (exact, inexact) == ("yes", "no")
-    networks = table(output, "networks")
-    own = networks[(networks.pool == "flc") & (networks.trained == "upstream")].pivot(
-        index="seed", columns="run", values="accuracy"
-    )
-    above = (own.upstream > own.centered).sum()
+    own = table(output, "networks").set_index(["pool", "trained", "run"]).accuracy["flc", "upstream"]
     (held,) = (held for claim, held in findings.items() if claim.startswith("FLC at 224: trained upstream"))
-    assert held == {0: "no", 2: "yes"}.get(above, "partly")
+    assert held == ("yes" if own.upstream > own.centered else "no")
+
+
+def test_findings_over_seeds():
+    """Centered is better in one seed of two at 224, the published networks fall further from there in both."""
+    import published_sizes
+    from lab.pictures import KINDS
+
+    accuracies = {  # at 224 and at 256, of two seeds, when run as trained
+        "strided": ((0.5, 0.5), (0.5, 0.5)),
+        "centered": ((0.6, 0.55), (0.5, 0.5)),
+        "upstream": ((0.5, 0.3), (0.55, 0.2)),
+    }
+    rows, swaps = [], []
+    for pool, variant in KINDS:
+        trained = "strided" if pool == "strided" else variant
+        for seed, (here, there) in enumerate(accuracies[trained]):
+            who = {"pool": pool, "trained": trained, "seed": seed}
+            numbers = {**who, "accuracy": here, "accuracy_256": there, "consistency": 0.9, "classes": 16}
+            rows.append({**numbers, "run": trained})
+            if pool != "strided":
+                rows.append({**numbers, "run": "upstream" if variant == "centered" else "centered", "accuracy": 0.1})
+                swaps += [{**who, "size": size, "logits": 0.1, "classes": 0.5 * seed} for size in (224, 256)]
+    findings = []
+    to = SimpleNamespace(finding=lambda *finding: findings.append(finding))
+    published_sizes._network_findings(pd.DataFrame(rows), pd.DataFrame(swaps), to)
+    flc = [(measured, held) for claim, measured, held in findings if claim.startswith("FLC")]
+    assert [held for _, held in flc] == ["partly", "no", "yes", "yes", "yes", "partly"]
+    assert flc[0][0] == "55.0 ± 7.1 against 52.5 ± 3.5 %"
+    assert flc[4][0] == "27.5 ± 10.6 against 2.5 ± 3.5 points"
+    assert findings[-1][2] == "yes"
 
 
 def test_what_is_kept_gives_the_same_numbers_and_is_not_trained_again(output):
@@ -150,7 +181,7 @@ def test_maps_and_first_weights_are_the_same_whatever_the_pool():
         stages = [model.network.conv1, model.network.maxpool, *(getattr(model.network, f"layer{i}") for i in (2, 3, 4))]
         seen = []
         for stage in stages:
-            stage.register_forward_hook(lambda *call: seen.append(call[-1].shape[-1]))
+            stage.register_forward_hook(lambda *call, seen=seen: seen.append(call[-1].shape[-1]))
         model(torch.rand(1, 3, 224, 224))
         sizes[kind] = seen
         assert torch.equal(

@@ -5,29 +5,23 @@ timed here. Nothing may run beside it.
 """
 
 import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from matplotlib.figure import Figure
-from torch import nn
 
-import alias_ops
-from fgsm.data import Images, augment, pixels
-from fgsm.network import PixelNetwork
+from alias_ops.plots import STYLE
 from lab.command import Experiment, Job, run
-from lab.images import dataset
-from lab.networks import NETWORKS
-from lab.pools import Kind, NotInstalled, kinds
+from lab.pools import NotInstalled, kinds
+from lab.racer import Racer
 from lab.report import Report, verdict
 from lab.scale import Scale
 
-STEPS = 10  # that are timed of an epoch, so that one of them is a monitor's tenth
 CHEAP = 1.05  # what a monitor may multiply an epoch's time by
+BEHIND = {"facecolor": "#ffffff", "edgecolor": "none", "pad": 0.5}  # the line at 1
 LOOKS: dict[str, dict[str, Any]] = {
     "strided": {"color": "#bdbdbd", "hatch": ""},
     "pooling": {"color": "#56B4E9", "hatch": "..."},
@@ -42,102 +36,37 @@ def jobs(scale: Scale) -> list[Job]:
     return []
 
 
-def _wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+def _round(racers: dict[str, Racer], index: int) -> dict[str, float]:
+    """Seconds of an epoch with each, by some of its steps.
 
-
-class _Racer:
-    """A network with one kind of downsampling, and the steps of its training.
-
-    Raises:
-        NotInstalled: the pool's library is missing.
+    They take turns step by step, in an order that goes round: whatever else slows the machine slows all of them.
     """
-
-    def __init__(self, kind: Kind, scale: Scale) -> None:
-        recipe = scale.recipe()
-        data = dataset(recipe)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.images: Images = data.train
-        self.batch = min(recipe.batch, len(data.train))
-        self.epoch = len(data.train) // self.batch
-        self.steps = min(STEPS, self.epoch)
-        self.pools: list[nn.Module] = []
-        torch.manual_seed(recipe.seed)
-        made = NETWORKS[recipe.network](data.classes)
-        if kind.pool is not None:
-            alias_ops.replace_downsampling(made, self._noted(kind.pool))
-        self.model = PixelNetwork(made, data).to(self.device)
-        self.optimizer = torch.optim.SGD(self.model.parameters(), recipe.lr, momentum=0.9, weight_decay=5e-4)
-        # Detached as soon as nothing holds it.
-        self.monitor = alias_ops.AliasingMonitor(self.model, every=kind.every) if kind.every else None
-        self.inputs = self._inputs()
-
-    def _noted(self, make: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
-        def pool(channels: int, stride: int) -> nn.Module:
-            self.pools.append(make(channels=channels, stride=stride))
-            return self.pools[-1]
-
-        return pool
-
-    def _inputs(self) -> list[torch.Tensor]:
-        """What every pool gets of one batch."""
-        got: list[torch.Tensor] = []
-        hooks = [pool.register_forward_pre_hook(lambda _, x: got.append(x[0].detach().clone())) for pool in self.pools]
-        if hooks:
-            self.model(pixels(self.images.images[: self.batch]).to(self.device))
-        for hook in hooks:
-            hook.remove()
-        return got
-
-    def train(self) -> float:
-        """Seconds of an epoch, by ``steps`` steps of it."""
-        self.model.train()
-        torch.manual_seed(0)
-        order = torch.randperm(len(self.images))
-        _wait()
-        start = time.perf_counter()
-        for chosen in order[: self.steps * self.batch].split(self.batch):
-            x = pixels(augment(self.images.images[chosen])).to(self.device)
-            loss = F.cross_entropy(self.model(x), self.images.labels[chosen].to(self.device))
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-        _wait()
-        return (time.perf_counter() - start) * self.epoch / self.steps
-
-    def alone(self) -> float:
-        """Seconds of an epoch's forwards and backwards of the pools, without the network."""
-        pairs = [(pool, x.requires_grad_()) for pool, x in zip(self.pools, self.inputs)]
-        _wait()
-        start = time.perf_counter()
-        for pool, x in pairs:
-            x.grad = None
-            out = pool(x)
-            out.backward(torch.ones_like(out))
-        _wait()
-        return (time.perf_counter() - start) * self.epoch
+    names = list(racers)
+    seconds = dict.fromkeys(names, 0.0)
+    first = racers[names[0]]
+    for step in range((index + 1) * first.steps, (index + 2) * first.steps):
+        turn = step % len(names)
+        for name in (*names[turn:], *names[:turn]):
+            seconds[name] += racers[name].step(step)
+    return {name: taken * first.epoch / first.steps for name, taken in seconds.items()}
 
 
 def race(scale: Scale) -> tuple[pd.DataFrame, pd.DataFrame]:
     """A row for each kind, and one for each round of each; the kinds that are not installed have no rounds."""
-    racers: dict[str, _Racer] = {}
+    racers: dict[str, Racer] = {}
     missing: dict[str, str] = {}
     everyone = kinds(scale.upstream)
     for kind in everyone:
         try:
-            racers[kind.name] = _Racer(kind, scale)
+            racers[kind.name] = Racer(kind, scale)
         except NotInstalled:
             missing[kind.name] = "not installed"
     names, taken = list(racers), []
-    for racer in racers.values():
-        racer.train()
-        racer.alone()
-    for index in range(scale.rounds):
-        turn = index % len(names)
-        for name in (*names[turn:], *names[:turn]):
-            row = {"round": index, "kind": name, "seconds": racers[name].train(), "pools": racers[name].alone()}
-            taken.append(row)
+    for index in range(-1, scale.rounds):
+        seconds = _round(racers, index)
+        alone = {name: racers[name].alone() for name in names}
+        if index >= 0:  # the one before is to warm up
+            taken += [{"round": index, "kind": n, "seconds": seconds[n], "pools": alone[n]} for n in names]
     rounds = pd.DataFrame(taken)
     seconds = rounds.pivot(index="round", columns="kind", values="seconds")
     rows = []
@@ -171,7 +100,7 @@ def _draw(kinds_: pd.DataFrame, network: str) -> Figure:
             continue
         spread = [[row.ratio - row.lowest], [row.highest - row.ratio]]
         axes[0].barh(index, row.ratio, 0.72, xerr=spread, capsize=2.5, error_kw={"linewidth": 0.9}, **look)
-        axes[0].text(row.highest, index, f"  {row.ratio:.2f}", va="center", fontsize=8)
+        axes[0].text(row.highest, index, f"  {row.ratio:.2f}", va="center", fontsize=8, bbox=BEHIND)
         if row.pools:
             axes[1].barh(index, row.pools_alone, 0.72, **look)
             axes[1].text(row.pools_alone, index, f"  {row.pools_alone:.3g}", va="center", fontsize=8)
@@ -191,13 +120,13 @@ def _findings(table: pd.DataFrame, rounds: pd.DataFrame, to: Report) -> None:
     timed = table[table.status == "timed"].set_index("kind")
 
     def about(*names: str) -> str:
-        return ", ".join(f"{name}: {timed.seconds[name]:.2f} s ({timed.ratio[name]:.2f})" for name in names)
+        return "; ".join(f"{name}: {timed.seconds[name]:.2f} s, {timed.ratio[name]:.2f} of strided" for name in names)
 
     for pool in ("FLC", "ASAP"):
-        ours = f"{pool}, alias_ops"
+        ours = f"{pool} of alias_ops"
         (published,) = (name for name in timed.index[timed.family == "published"] if name.startswith(pool))
         to.finding(
-            f"an epoch with {pool} takes less time than with {published.partition(', ')[2]}",
+            f"an epoch with {ours} takes less time than with {published}",
             about(ours, published),
             verdict(list(seconds[published] - seconds[ours])),
         )
@@ -206,13 +135,13 @@ def _findings(table: pd.DataFrame, rounds: pd.DataFrame, to: Report) -> None:
             if others:
                 cheapest = timed.seconds[others].idxmin()
                 to.finding(
-                    f"an epoch with {pool} takes less time than with {what}",
+                    f"an epoch with {ours} takes less time than with {what}",
                     about(ours, cheapest),
                     verdict(list(seconds[cheapest] - seconds[ours])),
                 )
     for name in timed.index[timed.family == "watched"]:
         to.finding(
-            f"{name}: costs at most {100 * (CHEAP - 1):.0f} % of an epoch",
+            f"{name} costs at most {100 * (CHEAP - 1):.0f} % more than strided",
             about("strided", name),
             verdict(list(CHEAP - seconds[name] / seconds["strided"])),
         )
@@ -222,7 +151,8 @@ def report(scale: Scale, store: Path, to: Report) -> None:
     table, rounds = race(scale)
     to.table("kinds", table)
     to.table("rounds", rounds)
-    to.figure("cost", _draw(table, scale.networks[0]))
+    with mpl.rc_context(STYLE):
+        to.figure("cost", _draw(table, scale.networks[0]))
     _findings(table, rounds, to)
 
 

@@ -7,12 +7,14 @@ H = 2 mod 4 these reassemble the spectrum with DC in a wrong bin: 14 -> 7 in eve
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
 import alias_ops
+from alias_ops.plots import STYLE
 from lab.command import Experiment, Job, run
 from lab.pictures import SIZE, squares, trainings
 from lab.pictures_training import AGREES, load, train
@@ -105,13 +107,13 @@ def _draw_layer(layer: pd.DataFrame) -> Figure:
             line[2].plot(part["size"], high, **style)
             line[2].plot(part["size"], low, **{**style, "label": None})
         line[1].set(yscale="log", ylim=(3e-17, 30))
-        line[2].set(ylim=(-1.15, 1.25))
+        line[2].set(ylim=(-1.15, 1.95), yticks=(-1, -0.5, 0, 0.5, 1))
     for ax, title in zip(
         axes[0],
         (
-            "published output against centered",
-            "moved by the stride: distance",
-            "a map of ones: lowest and highest value",
+            "published against centered (0 at 1e-16)",
+            "the output, when the input moves by 2",
+            "a map of ones: lowest and highest",
         ),
     ):
         ax.set_title(title)
@@ -119,23 +121,25 @@ def _draw_layer(layer: pd.DataFrame) -> Figure:
         ax.set(xlabel="size N of the map, pooled to N/2", xticks=(4, 14, 24, 34, 44, 54, 64))
     for ax in axes[0, :2]:
         ax.legend(loc="center right")
-    axes[0, 2].legend(loc="lower right")
+    axes[0, 2].legend(loc="upper right", ncols=2)
     return figure
 
 
 def _bars(networks: pd.DataFrame) -> list[tuple[str, str, str, str]]:
     """Pool, trained, run, and what it is called; in the order of the figure."""
     kinds = networks[["pool", "trained", "run"]].drop_duplicates().itertuples(index=False)
-    return [(p, t, r, "strided" if p == "strided" else f"{p.upper()} {t},\nrun {r}") for p, t, r in kinds]
+    return [(p, t, r, "strided" if p == "strided" else f"{p.upper()} trained {t},\nrun {r}") for p, t, r in kinds]
 
 
 def _draw_networks(networks: pd.DataFrame) -> Figure:
-    bars = _bars(networks)
+    bars, networks = _bars(networks), networks.assign(inconsistency=1 - networks.consistency)
     panels = {
         "accuracy": f"held-out accuracy at {SIZE} (%)",
         "accuracy_256": f"the same networks at {AGREES} (%)",
-        "consistency": f"same class after a shift, at {SIZE} (%)",
+        "inconsistency": f"another class after a shift, at {SIZE} (%)",
     }
+    accuracy, moved = (105 * networks[columns].to_numpy().max() for columns in (list(panels)[:2], list(panels)[2:]))
+    tops = dict(zip(panels, (accuracy, accuracy, max(moved, 5))))
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=True)
     for ax, (column, title) in zip(axes, panels.items()):
@@ -146,7 +150,7 @@ def _draw_networks(networks: pd.DataFrame) -> Figure:
             ax.barh(index, values.mean(), 0.75, **look)
             marks = {"color": "#000000", "markersize": 3.5, "markerfacecolor": "#ffffff", "zorder": 3}
             ax.plot(values, [index] * len(values), linestyle="", marker="o", **marks)
-        ax.set(title=title, xlim=(0, 103))
+        ax.set(title=title, xlim=(0, tops[column]))
         ax.grid(axis="y", visible=False)
     axes[0].set_yticks(range(len(bars)), [label for *_, label in bars])
     axes[0].invert_yaxis()
@@ -230,8 +234,9 @@ def report(scale: Scale, store: Path, to: Report) -> None:
     to.table("layer", layer)
     to.table("networks", networks)
     to.table("swaps", swaps)
-    to.figure("layer", _draw_layer(layer))
-    to.figure("networks", _draw_networks(networks))
+    with mpl.rc_context(STYLE):
+        to.figure("layer", _draw_layer(layer))
+        to.figure("networks", _draw_networks(networks))
     _layer_findings(layer, to)
     _network_findings(networks, swaps, to)
 

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 import alias_ops
-from demo.data import CLASSES, photograph
+from demo.data import CLASSES, MEAN, STD, photograph
 from fgsm.data import Images, augment, pixels
 from fgsm.network import PixelNetwork
 from lab.images import large_pictures
@@ -106,12 +106,10 @@ def trainings(scale: Scale) -> list[Training]:
 class _Photographs:
     """Crops of the photographs; those held out are the same of all seeds, and the same regions at any size."""
 
-    classes = len(CLASSES)
+    classes, mean, std = len(CLASSES), (MEAN,) * 3, (STD,) * 3
 
     def __init__(self, training: Training) -> None:
         self.training = training
-        example = _train_crops(1, 0)
-        self.mean, self.std = example.mean, example.std
 
     def train(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         images = _train_crops(self.training.crops, self.training.seed).train

@@ -121,12 +121,12 @@ def _fft_kinds(upstream: Path | None) -> list[Kind]:
         def asap(channels: int, stride: int) -> nn.Module:
             return _Call(lambda x: reference.asap_pool2d(x, stride, variant="upstream"))
 
-        names = ("FLC, torch.fft (reference, published calls)", "ASAP, torch.fft (reference)")
+        names = ("FLC by torch.fft (reference, published calls)", "ASAP by torch.fft (reference)")
         return [Kind(name, "published", pool) for name, pool in zip(names, (flc, asap))]
     flc_class, asap_class = _published(upstream, "FLC_Pooling"), _published(upstream, "ASAP")
     return [
-        Kind("FLC, published module", "published", lambda channels, stride: flc_class()),
-        Kind("ASAP, published module", "published", lambda channels, stride: _PublishedASAP(asap_class())),
+        Kind("FLC of the published module", "published", lambda channels, stride: flc_class()),
+        Kind("ASAP of the published module", "published", lambda channels, stride: _PublishedASAP(asap_class())),
     ]
 
 
@@ -140,12 +140,12 @@ def kinds(upstream: Path | None) -> list[Kind]:
         Kind("strided", "strided"),
         Kind("max pooling", "pooling", _max),
         Kind("average pooling", "pooling", _average),
-        Kind("BlurPool, kornia", "blur", _blur("kornia")),
-        Kind("BlurPool, timm", "blur", _blur("timm")),
-        Kind("BlurPool, antialiased-cnns", "blur", _blur("antialiased_cnns")),
+        Kind("BlurPool of kornia", "blur", _blur("kornia")),
+        Kind("BlurPool of timm", "blur", _blur("timm")),
+        Kind("BlurPool of antialiased-cnns", "blur", _blur("antialiased_cnns")),
         *_fft_kinds(upstream),
-        Kind("FLC, alias_ops", "ours", alias_ops.FLCPool2d),
-        Kind("ASAP, alias_ops", "ours", alias_ops.ASAPPool2d),
+        Kind("FLC of alias_ops", "ours", alias_ops.FLCPool2d),
+        Kind("ASAP of alias_ops", "ours", alias_ops.ASAPPool2d),
         Kind("strided, AM at every step", "watched", every=1),
         Kind("strided, AM at every 10th step", "watched", every=10),
     ]
