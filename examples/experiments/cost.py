@@ -4,7 +4,6 @@ The claim of the published code is that FLC and ASAP can be put in place of stri
 timed here. Nothing may run beside it.
 """
 
-import statistics
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +79,7 @@ def race(scale: Scale) -> tuple[pd.DataFrame, pd.DataFrame]:
                 "ratio": ratio.median(),
                 "lowest": ratio.min(),
                 "highest": ratio.max(),
-                "pools_alone": statistics.median(rounds[rounds.kind == kind.name].pools) if racer.pools else None,
+                "pools_alone": rounds[rounds.kind == kind.name].pools.median(),
                 "timed_steps": racer.steps,
                 "epoch_steps": racer.epoch,
                 "batch": racer.batch,

@@ -1,5 +1,7 @@
 """A network with one way of downsampling, and the seconds of its training."""
 
+import math
+import statistics
 import time
 from collections.abc import Callable
 
@@ -18,6 +20,7 @@ from lab.scale import Scale
 __all__ = ["Racer"]
 
 STEPS = 10  # that are timed of an epoch, so that one of them is a monitor's tenth
+PASSES = 3  # through the pools alone
 
 
 def _wait() -> None:
@@ -84,13 +87,18 @@ class Racer:
         return time.perf_counter() - start
 
     def alone(self) -> float:
-        """Seconds of an epoch's forwards and backwards of the pools, without the network."""
+        """Seconds of an epoch's forwards and backwards of the pools, without the network; NaN where it has none."""
         pairs = [(pool, x.requires_grad_()) for pool, x in zip(self.pools, self.inputs)]
-        _wait()
-        start = time.perf_counter()
-        for pool, x in pairs:
-            x.grad = None
-            out = pool(x)
-            out.backward(torch.ones_like(out))
-        _wait()
-        return (time.perf_counter() - start) * self.epoch
+        if not pairs:
+            return math.nan
+        taken = []
+        for _ in range(PASSES):
+            _wait()
+            start = time.perf_counter()
+            for pool, x in pairs:
+                x.grad = None
+                out = pool(x)
+                out.backward(torch.ones_like(out))
+            _wait()
+            taken.append(time.perf_counter() - start)
+        return statistics.median(taken) * self.epoch
