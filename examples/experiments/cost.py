@@ -21,6 +21,7 @@ from lab.scale import Scale
 
 CHEAP = 1.05  # what a monitor may multiply an epoch's time by
 BEHIND = {"facecolor": "#ffffff", "edgecolor": "none", "pad": 0.5}  # the line at 1
+BESIDE: dict[str, Any] = {"xytext": (6, 0), "textcoords": "offset points", "va": "center", "fontsize": 8}
 LOOKS: dict[str, dict[str, Any]] = {
     "strided": {"color": "#bdbdbd", "hatch": ""},
     "pooling": {"color": "#56B4E9", "hatch": "..."},
@@ -99,13 +100,13 @@ def _draw(kinds_: pd.DataFrame, network: str) -> Figure:
             continue
         spread = [[row.ratio - row.lowest], [row.highest - row.ratio]]
         axes[0].barh(index, row.ratio, 0.72, xerr=spread, capsize=2.5, error_kw={"linewidth": 0.9}, **look)
-        axes[0].text(row.highest, index, f"  {row.ratio:.2f}", va="center", fontsize=8, bbox=BEHIND)
+        axes[0].annotate(f"{row.ratio:.2f}", (row.highest, index), bbox=BEHIND, **BESIDE)
         if row.pools:
             axes[1].barh(index, row.pools_alone, 0.72, **look)
-            axes[1].text(row.pools_alone, index, f"  {row.pools_alone:.3g}", va="center", fontsize=8)
+            axes[1].annotate(f"{row.pools_alone:.3g}", (row.pools_alone, index), **BESIDE)
     axes[0].axvline(1, color="#333333", linewidth=0.8)
     axes[0].set(title=f"{network}: an epoch's time, over strided", xlabel="ratio, median and range over rounds")
-    axes[1].set(title="of it in the pools", xlabel="seconds an epoch, forward and backward alone")
+    axes[1].set(title="the pools by themselves", xlabel="seconds an epoch, forward and backward")
     for ax in axes:
         ax.set_xlim(0, 1.12 * ax.get_xlim()[1])
         ax.grid(axis="y", visible=False)
