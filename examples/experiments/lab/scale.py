@@ -79,7 +79,7 @@ SCALES = {
         collapses=5,
         epsilons=(2, 4, 8),
         images=96,
-        pictures=(40, 8),
+        pictures=(36, 5),
         rounds=5,
     ),
     "gpu": Scale(
