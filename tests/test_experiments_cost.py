@@ -72,7 +72,7 @@ def racer(name, upstream=None):
 
 def test_it_leaves_its_files(output):
     pil = pytest.importorskip("PIL.Image")
-    files = {"about.json", "cost.png", "findings.csv", "kinds.csv", "rounds.csv"}
+    files = {"about.json", "summary.csv", "cost.png", "findings.csv", "kinds.csv", "rounds.csv"}
     assert {path.name for path in output.iterdir()} == files
     with pil.open(output / "cost.png") as image:
         assert min(image.size) >= 400

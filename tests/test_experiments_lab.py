@@ -1,6 +1,7 @@
 """What the experiments share: recipes, trainings and their store, corruptions, verdicts, the command line."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -175,6 +176,15 @@ def test_corruptions_are_as_strong_as_they_are_named(grey):
     assert low.std() == pytest.approx(0.15 * float(ramp.std()), rel=1e-3)
 
 
+def test_images_of_every_class_are_chosen():
+    from lab.checks import some
+
+    labels = torch.arange(16).repeat_interleave(32)
+    _, chosen = some((torch.zeros(512, 1), labels), 96)
+    assert torch.bincount(chosen, minlength=16).min() >= 5
+    assert some((torch.zeros(8, 1), labels[:8]), 96)[0].shape == (8, 1)
+
+
 def test_a_verdict_is_of_all_runs():
     from lab.report import spread, verdict
 
@@ -300,22 +310,23 @@ def test_a_wrong_command_line_is_refused(tmp_path, capsys):
 def test_tables_of_a_page_are_those_of_the_results(tmp_path):
     from document import write_tables
 
-    for name in ("second", "first"):
+    for name, held in {"second": ["no", "yes"], "first": ["yes", "yes"]}.items():
         (tmp_path / name).mkdir()
-        pd.DataFrame({"claim": [f"of {name}"], "measured": ["1 | 2"], "held": ["no"]}).to_csv(
-            tmp_path / name / "findings.csv", index=False
-        )
+        findings = pd.DataFrame({"claim": [f"of {name}", "more"], "measured": ["1 | 2", "3"], "held": held})
+        findings.to_csv(tmp_path / name / "findings.csv", index=False)
         pd.DataFrame({"AM": ["0.10"], "note": [""]}).to_csv(tmp_path / name / "summary.csv", index=False)
     page = (
-        "<!-- findings -->\nstale\n<!-- end -->\ntext\n<!-- summary: first -->\n<!-- end -->\n"
-        "<!-- summary: second -->\n<!-- end -->\n"
+        "<!-- verdicts -->\nstale\n<!-- end -->\ntext\n<!-- findings: first -->\n<!-- end -->\n"
+        "<!-- summary: second -->\nstale\n<!-- end -->\n"
     )
     written = write_tables(page, tmp_path)
     assert write_tables(written, tmp_path) == written
     assert "stale" not in written
-    assert written.index("of first") < written.index("of second")
-    assert written.count("| 0.10 |") == 2
-    assert "**did not hold**" in written
+    counts = [re.findall(r"\w+", line) for line in written.splitlines() if line.startswith(("| first", "| second"))]
+    assert counts == [["first", "2", "0", "0", "0"], ["second", "1", "0", "1", "0"]]
+    assert written.count("**held**") == 2
+    assert r"1 \| 2" in written
+    assert written.count("| 0.10 |") == 1
 
 
 def test_the_documentation_has_the_committed_results():

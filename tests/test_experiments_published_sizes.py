@@ -13,7 +13,16 @@ for needed in ("foolbox", "skimage", "pandas", "scipy", "rich", "matplotlib"):
     pytest.importorskip(needed)
 
 EXPERIMENTS = ROOT / "examples" / "experiments"
-FILES = {"about.json", "findings.csv", "layer.csv", "layer.png", "networks.csv", "networks.png", "swaps.csv"}
+FILES = {
+    "about.json",
+    "summary.csv",
+    "findings.csv",
+    "layer.csv",
+    "layer.png",
+    "networks.csv",
+    "networks.png",
+    "swaps.csv",
+}
 
 pytestmark = pytest.mark.skipif(not (EXPERIMENTS / "published_sizes.py").is_file(), reason="not in a checkout")
 
@@ -60,7 +69,7 @@ def test_it_leaves_its_files(output):
         with pil.open(output / "published_sizes" / name) as image:
             assert min(image.size) >= 400
             assert len(image.convert("L").getcolors()) > 50
-    about = json.loads((output / "published_sizes" / "about.json").read_text())
+    about = json.loads((output / "published_sizes" / "about.json", "summary.csv").read_text())
     assert about["scale"] == "tiny"
     assert len(about["settings"]["trainings"]) == len(set(about["settings"]["trainings"])) == 5
 

@@ -7,12 +7,10 @@ timed here. Nothing may run beside it.
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from alias_ops.plots import STYLE
 from lab.command import Experiment, Job, run
 from lab.pools import NotInstalled, kinds
 from lab.racer import Racer
@@ -147,12 +145,23 @@ def _findings(table: pd.DataFrame, rounds: pd.DataFrame, to: Report) -> None:
         )
 
 
+def _summary(table: pd.DataFrame) -> pd.DataFrame:
+    rows = []
+    for row in table.itertuples():
+        said = [row.status, "-", "-"]
+        if row.status == "timed":
+            ratio = f"{row.ratio:.2f} ({row.lowest:.2f} to {row.highest:.2f})"
+            said = [f"{row.seconds:.2f}", ratio, f"{row.pools_alone:.3g}" if row.pools else "-"]
+        rows.append([row.kind, *said])
+    return pd.DataFrame(rows, columns=["downsampling", "s an epoch", "over strided", "the pools alone, s"])
+
+
 def report(scale: Scale, store: Path, to: Report) -> None:
     table, rounds = race(scale)
     to.table("kinds", table)
     to.table("rounds", rounds)
-    with mpl.rc_context(STYLE):
-        to.figure("cost", _draw(table, scale.networks[0]))
+    to.summary(_summary(table))
+    to.figure("cost", _draw(table, scale.networks[0]))
     _findings(table, rounds, to)
 
 

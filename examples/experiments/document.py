@@ -1,7 +1,8 @@
 """Brings results into the documentation: ``python examples/experiments/document.py RESULTS DOCS``.
 
 Copies tables, figures and origins of RESULTS/NAME to DOCS/experiments/NAME, and writes the tables of
-DOCS/experiments.md, each between ``<!-- summary: NAME -->`` or ``<!-- findings -->`` and ``<!-- end -->``.
+DOCS/experiments.md, each between ``<!-- summary: NAME -->``, ``<!-- findings: NAME -->`` or, of all of them,
+``<!-- verdicts -->``, and ``<!-- end -->``.
 """
 
 import re
@@ -11,34 +12,45 @@ from pathlib import Path
 
 import pandas as pd
 
-TABLE = re.compile(r"(<!-- (findings|summary: (\w+)) -->\n).*?(<!-- end -->)", re.DOTALL)
+TABLE = re.compile(
+    r"(?P<head><!-- (?P<what>verdicts|summary: |findings: )(?P<name>\w*) -->\n).*?(?=<!-- end -->)", re.DOTALL
+)
 KEPT = (".csv", ".json", ".png")
 HELD = {"yes": "**held**", "partly": "in part", "no": "**did not hold**", "open": "open"}
+READ = {"dtype": str, "keep_default_na": False}
 
 
 def _markdown(frame: pd.DataFrame) -> str:
-    return frame.to_markdown(index=False, disable_numparse=True)
+    escaped = frame.map(lambda cell: str(cell).replace("|", "\\|"))
+    return escaped.to_markdown(index=False, disable_numparse=True) + "\n"
 
 
-def _findings(results: Path, order: list[str]) -> str:
-    """One table of all experiments, in the order in which the page has them."""
-    parts = []
-    for name in order:
-        found = pd.read_csv(results / name / "findings.csv")
-        held = found.held.map(HELD)
-        parts.append(pd.DataFrame({"claim": found.claim, "measured": found.measured, "": held}))
-    return _markdown(pd.concat(parts))
+def _findings(folder: Path) -> pd.DataFrame:
+    found = pd.read_csv(folder / "findings.csv", **READ)
+    return pd.DataFrame({"claim": found.claim, "measured": found.measured, "": found.held.map(HELD)})
+
+
+def _verdicts(results: Path, names: list[str]) -> pd.DataFrame:
+    """How many claims of each experiment held, in the order of the page."""
+    rows = []
+    for name in names:
+        held = pd.read_csv(results / name / "findings.csv", **READ).held
+        rows.append({"experiment": name, **{text.strip("*"): (held == kind).sum() for kind, text in HELD.items()}})
+    return pd.DataFrame(rows)
 
 
 def write_tables(page: str, results: Path) -> str:
     """The page with its tables as the results have them."""
-    order = [name for _, _, name, _ in TABLE.findall(page) if name]
+    names = list(dict.fromkeys(match["name"] for match in TABLE.finditer(page) if match["name"]))
 
     def table(match: re.Match) -> str:
-        head, what, name, end = match.groups()
-        read = {"dtype": str, "keep_default_na": False}
-        content = _findings(results, order) if what == "findings" else None
-        return f"{head}{content or _markdown(pd.read_csv(results / name / 'summary.csv', **read))}\n{end}"
+        if match["what"] == "verdicts":
+            frame = _verdicts(results, names)
+        elif match["what"] == "findings: ":
+            frame = _findings(results / match["name"])
+        else:
+            frame = pd.read_csv(results / match["name"] / "summary.csv", **READ)
+        return match["head"] + _markdown(frame)
 
     return TABLE.sub(table, page)
 

@@ -117,6 +117,15 @@ def _summary(attacked: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*columns, "median_l2_of_both", "queries"])
 
 
+def _shown(summary: pd.DataFrame) -> pd.DataFrame:
+    rows = []
+    for (kind, name), of in summary.groupby(["training", "attack"], sort=False):
+        rates = [spread(rate, 1, 100) for rate in (of.success, of.success_at_largest)]
+        rows.append([kind, name, *rates, spread(of.median_l2_of_both, 2), spread(of.queries)])
+    measures = ["turned, %", "by no larger a change, %", "median L2 of those that both turn", "queries"]
+    return pd.DataFrame(rows, columns=["trained", "attack", *measures])
+
+
 def _find_parts(parts: pd.DataFrame, to: Report) -> None:
     at_radius = parts[(parts.by == FREQUENCIES) & (parts["at"] == RADIUS)]
     for (kind, shown), part in at_radius.groupby(["training", "shown"], sort=False):
@@ -193,6 +202,7 @@ def report(scale: Scale, store: Path, to: Report) -> None:
     tables = {"parts": parts, "parts_matched": matched, "defences": defences, "defences_judged": judged}
     for name, table in {**tables, "black_box": summary, "black_box_images": attacked}.items():
         to.table(name, table)
+    to.summary(_shown(summary))
     to.figure("parts", draw_parts(parts))
     to.figure("high_alone", draw_alone(parts))
     to.figure("defences", draw_defences(defences))

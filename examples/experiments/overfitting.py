@@ -19,7 +19,7 @@ from lab.report import Report, spread, verdict
 from lab.scale import Scale
 from lab.training import Trained, load
 
-NUMBERS = ("loss", "train", "clean", "fgsm", "pgd", "am", "sure_clean", "sure_attacked", "sure_wrong")
+NUMBERS = ("loss", "train", "clean", "fgsm", "pgd", "am", "relative", "sure_clean", "sure_attacked", "sure_wrong")
 SECONDS = ("seconds_training", "seconds_am", "seconds_pgd")
 # A collapse: accuracy under PGD falls by so much of its best so far, and to less than half of that under FGSM.
 FALL, MASKED = 0.5, 0.5
@@ -63,6 +63,13 @@ def _jump(run: pd.DataFrame, at: int) -> tuple[float, float]:
     """The highest AM of an epoch and the next few, and the median of those before it, as many as the rule looks at."""
     before, after = (run.am[run.epoch.between(*ends)] for ends in ((at - WINDOW, at - 1), (at, at + LAG)))
     return float(after.max()), float(before.median())
+
+
+def _later(run: pd.DataFrame, at: int) -> int | None:
+    """How many epochs after a collapse AM is above ``RISE`` times the median before it, if ever."""
+    _, before = _jump(run, at)
+    high = run[(run.epoch >= at) & (run.am > RISE * before)]
+    return int(high.epoch.iloc[0]) - at if len(high) else None
 
 
 def _draw_runs(table: pd.DataFrame, collapses: dict[int, int | None]) -> Figure:
@@ -120,8 +127,8 @@ def _draw_spectra(runs: list[Trained], collapses: dict[int, int | None]) -> Figu
     before, after = (torch.stack(part).mean(0) for part in zip(*pairs))
     collapsed = any(collapses.values())
     names = ["before the collapse", "last epoch"] if collapsed else ["half of the epochs", "last epoch"]
-    figure = Figure(figsize=(9.2, 3.0), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=(2.1, 1))
+    figure = Figure(figsize=(10.2, 3.2), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=(1.75, 1))
     plot_spectrum(torch.stack([before, after]), names=names, axes=left.subplots(1, 2))
     ax = right.subplots()
     change = (after - before).numpy()
@@ -182,6 +189,12 @@ def report(scale: Scale, store: Path, to: Report) -> None:
         f"AM jumps with the collapse: by a quarter within {LAG} epochs",
         f"AM then over the median of the {WINDOW} epochs before: {spread(rises, 2)}, {len(rises)} runs",
         verdict([rise - RISE for rise in rises]) if rises else "open",
+    )
+    later = {seed: _later(table[table.seed == seed], at) for seed, at in found.items() if at > WINDOW}
+    to.finding(
+        "AM rises by a quarter at some time after the collapse",
+        f"{spread([lag for lag in later.values() if lag is not None])} epochs after it",
+        verdict([1 if lag is not None else -1 for lag in later.values()]) if later else "open",
     )
     moments = {run.recipe.seed: _moments(run, collapses[run.recipe.seed]) for run in runs}
     told = [run for run in runs if run.recipe.seed in found] or runs

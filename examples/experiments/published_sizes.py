@@ -7,14 +7,12 @@ H = 2 mod 4 these reassemble the spectrum with DC in a wrong bin: 14 -> 7 in eve
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
 import alias_ops
-from alias_ops.plots import STYLE
 from lab.command import Experiment, Job, run
 from lab.pictures import SIZE, squares, trainings
 from lab.pictures_training import AGREES, load, train
@@ -228,15 +226,24 @@ def _network_findings(networks: pd.DataFrame, swaps: pd.DataFrame, to: Report) -
     )
 
 
+def _summary(networks: pd.DataFrame) -> pd.DataFrame:
+    rows = []
+    for (pool, trained, ran), of in networks.groupby(["pool", "trained", "run"], sort=False):
+        accuracies = {f"at {SIZE}, %": spread(of.accuracy, 1, 100), f"at {AGREES}, %": spread(of.accuracy_256, 1, 100)}
+        kept = {f"same class after a shift, at {SIZE}, %": spread(of.consistency, 1, 100)}
+        rows.append({"downsampling": pool, "trained": trained, "run": ran, **accuracies, **kept})
+    return pd.DataFrame(rows)
+
+
 def report(scale: Scale, store: Path, to: Report) -> None:
     layer = layer_rows()
     networks, swaps = _rows(scale, store)
     to.table("layer", layer)
     to.table("networks", networks)
     to.table("swaps", swaps)
-    with mpl.rc_context(STYLE):
-        to.figure("layer", _draw_layer(layer))
-        to.figure("networks", _draw_networks(networks))
+    to.summary(_summary(networks))
+    to.figure("layer", _draw_layer(layer))
+    to.figure("networks", _draw_networks(networks))
     _layer_findings(layer, to)
     _network_findings(networks, swaps, to)
 

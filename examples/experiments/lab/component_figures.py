@@ -4,10 +4,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from alias_ops.plots import STYLE
 from lab.components import AS_IS, CUTS, FREQUENCIES, SINGULAR_VALUES, WITH_MEAN
 from lab.curves import curve
 from lab.defences import D1, D2_RADIUS, D2_RHO, STRENGTHS
@@ -30,7 +28,6 @@ def _title(kind: str) -> str:
     return f"trained {kind}" if kind.startswith("against") else kind
 
 
-@rc_context(STYLE)
 def draw_parts(parts: pd.DataFrame) -> Figure:
     """Accuracies on either part, a row of axes for each way to cut and a column for each training."""
     kinds = list(parts.training.unique())
@@ -58,7 +55,6 @@ def draw_parts(parts: pd.DataFrame) -> Figure:
     return figure
 
 
-@rc_context(STYLE)
 def draw_alone(parts: pd.DataFrame) -> Figure:
     """The share of images that are right on high alone, over the energy that high has."""
     kinds = list(parts.training.unique())
@@ -79,7 +75,6 @@ def draw_alone(parts: pd.DataFrame) -> Figure:
     return figure
 
 
-@rc_context(STYLE)
 def draw_defences(accuracies: pd.DataFrame) -> Figure:
     """Accuracy over the strength of each defence, which grows to the right."""
     kinds = list(accuracies.training.unique())
@@ -98,7 +93,6 @@ def draw_defences(accuracies: pd.DataFrame) -> Figure:
     return figure
 
 
-@rc_context(STYLE)
 def draw_black_box(images: pd.DataFrame) -> Figure:
     """Of the attacked images the share that an attack turns with a change of at most so much."""
     kinds = list(images.training.unique())
