@@ -52,7 +52,7 @@ class Scale:
         )
 
 
-_PLAIN = Recipe("narrow PreActResNet", epochs=10, lr=0.2)
+_PLAIN = Recipe("narrow PreActResNet", epochs=8, lr=0.2)
 
 SCALES = {
     "cpu": Scale(
