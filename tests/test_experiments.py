@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 from helpers import ROOT, importable
@@ -127,9 +128,10 @@ def test_one_command_runs_those_that_are_named_in_processes(tmp_path):
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_an_interrupt_ends_all_processes_and_keeps_what_was_trained(tmp_path):
     asked = command("aliasing_and_robustness", "downsampling", "--scale", "tiny", "--workers", 2, "--output", tmp_path)
-    with subprocess.Popen(
-        asked, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(), start_new_session=True
-    ) as process:
+    # Ignored, as in what a shell runs in the background, it would be ignored by the child too.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment()}
+    with subprocess.Popen(asked, start_new_session=True, preexec_fn=heed, **pipes) as process:
         assert process.stdout
         said = process.stdout.readline()
         os.killpg(process.pid, signal.SIGINT)
