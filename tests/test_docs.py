@@ -130,8 +130,9 @@ def test_adding_a_pooling_works_as_it_is_told(tmp_path):
 
 def test_the_pictures_are_those_that_the_pages_show(tmp_path):
     pytest.importorskip("matplotlib")
-    shown = set(re.findall(r"!\[[^]]*\]\([^)]*?(\w+\.png)\)", "".join(page.read_text() for page in PAGES)))
-    assert shown == {path.name for path in (DOCS / "img").iterdir()}
+    linked = re.findall(r"!\[[^]]*\]\((?:docs/)?([^)]+\.png)\)", "".join(page.read_text() for page in PAGES))
+    assert set(linked) == {str(path.relative_to(DOCS)) for path in DOCS.rglob("*.png") if "_build" not in path.parts}
+    shown = {link.removeprefix("img/") for link in linked}
     subprocess.run([sys.executable, str(DOCS / "figures.py"), str(tmp_path)], check=True)
     drawn = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
     assert drawn
