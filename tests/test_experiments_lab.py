@@ -225,10 +225,11 @@ def test_rules_are_replayed(experiments):
     assert stops_at(AliasingEarlyStopping(0.3), am) == 7
     assert stops_at(AliasingEarlyStopping(3), am) is None
     assert stops_at(PGDEarlyStopping(0.2), pgd) == 8
-    epochs = pd.DataFrame({"seed": 0, "epoch": range(1, 9), "am": am, "pgd": pgd, "clean": 0.5})
+    epochs = pd.DataFrame({"seed": 0, "epoch": range(1, 9), "am": am, "pgd": pgd, "clean": 0.5, "fgsm": 0.5})
     stops = _stops(epochs, 0.2).set_index("threshold")
     assert stops.am[0.33] == 7
     assert stops.distance[0.33] == 1
+    assert stops.collapse[0.33] == 8
     assert _kept(epochs, 7).epoch == 6
     assert _kept(epochs, float("nan")).epoch == 8
 

@@ -24,6 +24,7 @@ from lab.training import load
 
 THRESHOLDS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.33, 0.4, 0.45, 0.5)
 PAPERS, WINDOW = 0.33, 5
+NEAR = 5  # epochs
 # Of the accuracy under PGD, from one epoch to the next: Wong et al., ICLR 2020, where it is nearly half of all images.
 # At the small scale it is a third, and the fall that stops is as much of it.
 DROP, SMALL_DROP = 0.2, 0.15
@@ -36,15 +37,16 @@ def stops_at(rule: AliasingEarlyStopping | PGDEarlyStopping, values: Sequence[fl
 
 
 def _stops(epochs: pd.DataFrame, drop: float) -> pd.DataFrame:
-    """One row a run and threshold. Epochs are NaN where a rule never stops; so is the distance then."""
+    """One row a run and threshold. Epochs are NaN where a rule never stops or nothing collapses; so are distances."""
     rows = []
     for seed, training in epochs.groupby("seed"):
         pgd = stops_at(PGDEarlyStopping(drop), list(training.pgd))
         for threshold in THRESHOLDS:
             am = stops_at(AliasingEarlyStopping(threshold, WINDOW), list(training.am))
             distance = abs(am - pgd) if am and pgd else None
-            rows.append({"seed": seed, "threshold": threshold, "am": am, "pgd": pgd, "distance": distance})
-    return pd.DataFrame(rows).astype({"am": float, "pgd": float, "distance": float})
+            when = {"am": am, "pgd": pgd, "distance": distance, "collapse": overfitting.collapse(training)}
+            rows.append({"seed": seed, "threshold": threshold, **when})
+    return pd.DataFrame(rows).astype(dict.fromkeys(("am", "pgd", "distance", "collapse"), float))
 
 
 def _kept(training: pd.DataFrame, stop: float) -> pd.Series:
@@ -105,11 +107,10 @@ def _summary(stops: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for rule, kept in networks.groupby("stopped by", sort=False):
         of = stops[stops.threshold == float(rule.partition(", ")[2] or PAPERS)]
-        when, distance = (of.am, of.distance) if rule.startswith("AM") else (of.pgd, None)
-        stopped = {"runs stopped": "-", "after epoch": "-", "epochs from PGD's stop": "-"}
-        if rule not in ("never", "most robust"):
-            stopped = {"runs stopped": f"{when.notna().sum()} of {len(when)}", "after epoch": spread(when)}
-            stopped["epochs from PGD's stop"] = "-" if distance is None else spread(distance)
+        when = of.am if rule.startswith("AM") else of.pgd if rule == "PGD" else pd.Series(dtype=float)
+        stopped = {"runs stopped": f"{when.notna().sum()} of {len(when)}" if len(when) else "-"}
+        stopped |= {"after epoch": spread(when), "epochs after the collapse": spread(when - of.collapse)}
+        stopped["epochs from PGD's stop"] = spread(of.distance) if rule.startswith("AM") else "-"
         accuracies = {"clean, %": spread(kept.clean, 1, 100), "under PGD, %": spread(kept.pgd, 1, 100)}
         rows.append({"stopped by": rule, **stopped, "epoch kept": spread(kept.epoch), **accuracies})
     return pd.DataFrame(rows)
@@ -138,6 +139,16 @@ def report(scale: Scale, store: Path, to: Report) -> None:
         f"{spread(both.distance)} epochs apart{best}",
         "open" if not len(both) else verdict([3.5 - distance for distance in both.distance]),
     )
+    late = stops.assign(late=stops.am - stops.collapse).pivot(index="threshold", columns="seed", values="late")
+    misses = late.abs().max(axis=1, skipna=False)
+    claim = f"One of the thresholds stops every run within {NEAR} epochs of its collapse"
+    if misses.notna().any():
+        chosen = late.loc[misses.idxmin()]
+        said = f"{chosen.name:g} does best: {chosen.min():+.0f} to {chosen.max():+.0f} epochs after it"
+        to.finding(claim, said, verdict([NEAR + 0.5 - miss for miss in chosen.abs()]))
+    else:
+        everywhere = stops.collapse.notna().all()
+        to.finding(claim, "none stops every run that collapses", "no" if everywhere else "open")
     to.finding(
         "A check by AM costs less than one by PGD on as many images",
         f"{spread(costs.seconds_am, 0, 1000)} against {spread(costs.seconds_pgd, 0, 1000)} ms, a ratio of "
