@@ -103,7 +103,7 @@ def _draw(stops: pd.DataFrame, networks: pd.DataFrame) -> Figure:
         right.errorbar(at, of["mean"], of["std"], label=label, **look)
     right.set_xticks(range(len(shown)), [name.replace(" ", "\n", 1) for name in shown])
     right.set(xlabel="stopped by", ylabel="held-out accuracy (%)", ylim=(0, 100))
-    right.legend(loc="upper left", bbox_to_anchor=(0, -0.2), ncols=2)
+    right.legend(loc="upper left", bbox_to_anchor=(0, -0.26), ncols=2)
     return figure
 
 
