@@ -12,27 +12,52 @@ LIMITS_OF = sorted(set(LIMITS.values()))
 
 
 def check(batch=3, channels=20, outputs=9, groups=1, precision=0, size=(32, 32), kernel=(3, 3), padding=1, dilation=1,
-          limit=LIMITS_OF[-1]):  # fmt: skip
-    """Whether a layer is served; fails where its plan is wrong."""
+          limit=LIMITS_OF[-1], clusters=True):  # fmt: skip
+    """How many blocks take a map together, 0 where a layer is not served; fails where its plan is wrong."""
     served = ctypes.c_int()
-    arguments = batch, channels, outputs, groups, precision, *size, *kernel, padding, dilation, limit
+    arguments = batch, channels, outputs, groups, precision, *size, *kernel, padding, dilation, limit, clusters
     assert message_of(emulated(DRIVER).check, *arguments, ctypes.byref(served)) == "", arguments
-    return bool(served.value)
+    return served.value
 
 
-@pytest.mark.parametrize("limit", LIMITS_OF)
+@pytest.mark.parametrize(("limit", "clusters"), [*((limit, False) for limit in LIMITS_OF), (LIMITS_OF[-1], True)])
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_square_maps_of_every_size(precision, limit):
-    served = [
-        (size, k)
+def test_square_maps_of_every_size(precision, limit, clusters):
+    how = {"precision": precision, "limit": limit, "clusters": clusters}
+    served = {
+        (size, k): blocks
         for size, k in itertools.product(range(1, 70), (1, 3, 5, 7))
-        if size + 2 * (k // 2) >= k
-        and check(precision=precision, size=(size, size), kernel=(k, k), padding=k // 2, limit=limit)
-    ]
+        if size + 2 * (k // 2) >= k and (blocks := check(size=(size, size), kernel=(k, k), padding=k // 2, **how))
+    }
     # Whole maps of every size; cut ones of image networks with the shared memory of sm_90.
     assert {(size, k) for size in range(1, 33) for k in (1, 3)} <= set(served)
     assert ((56, 3) in served) == (limit > 200 << 10)
     assert max(size for size, _ in served) <= 64
+    # A block takes 16 rows of 16 outputs, or 8 of up to 32, and as many blocks as a map needs keep it on chip.
+    needed = {size: 1 if size <= 32 else 3 if size <= 48 else 4 for size, _ in served}
+    assert {key: needed[key[0]] if clusters else 1 for key in served} == served
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("outputs", [1, 40, 64, 100, 300])
+def test_clusters_of_every_size(precision, outputs):
+    """Of every shape that is cut, the trade between its blocks; few channels, where some of them have none, or many."""
+    found = {
+        (n, m): check(1, 3, outputs, precision=precision, size=(2 * n, 2 * m), kernel=(1, 1), padding=0)
+        for n, m in itertools.product(range(1, 33), (3, 8, 9, 13, 16, 17, 28, 31, 32))
+    }
+    assert {(n, m): blocks for (n, m), blocks in found.items() if blocks > 1} == {
+        (n, m): -(-n // rows) for n, m in found if n > (rows := 16 if m <= 16 else 8) and m > 8
+    }
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_bands_whose_residual_does_not_fit(precision):
+    """Nothing is on chip but what the products need: the residual goes through memory."""
+    how = {"precision": precision, "size": (42, 34), "kernel": (1, 1), "padding": 0, "outputs": 128}
+    assert check(**how, limit=160 << 10) == 3
+    assert check(**how, limit=150 << 10) == 1
+    assert check(**how, limit=160 << 10, clusters=False) == 1
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

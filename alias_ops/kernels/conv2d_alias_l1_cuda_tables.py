@@ -43,6 +43,7 @@ class Plan(NamedTuple):
     output_tiles: int
     images: int
     x_buffers: int
+    cluster: int
 
 
 class Tables(NamedTuple):

@@ -11,17 +11,15 @@
 // lanes of a warp hold them. benchmarks/NOTES.md, "CUDA C++: one-pass convolution measure".
 #pragma once
 
-#include "conv2d_alias_l1_copies.h"
+#include "conv2d_alias_l1_residual.h"
 
 namespace alias_ops::cuda::conv2d {
 
 template <class T, int PRODUCTS>
-struct Measure : Copies<T, PRODUCTS> {
-  using Base = Copies<T, PRODUCTS>;
-  using Base::a, Base::p, Base::memory, Base::block, Base::inputs, Base::outputs;
+struct Measure : Residual<T, PRODUCTS> {
+  using Base = Residual<T, PRODUCTS>;
+  using Base::a, Base::p, Base::memory, Base::block, Base::inputs, Base::outputs, Base::residual;
   using Base::kWide, Base::kNumbers, Base::kChannels, Base::kParts;
-
-  float residual[kTilesOfWarp][kOutputTiles][4];
 
   ALIAS_OPS_DEVICE explicit Measure(const Arguments& arguments) : Base(arguments) {}
 
@@ -223,83 +221,10 @@ struct Measure : Copies<T, PRODUCTS> {
     }
   }
 
-  // ---- the residual's norm ----
-
-  ALIAS_OPS_DEVICE void keep_residual() const {
-    auto* kept = reinterpret_cast<float*>(memory);
-#pragma unroll
-    for (int i = 0; i < kTilesOfWarp; ++i) {
-      const Tile tile = tile_of(p, kTilesOfWarp * warp() + i);
-      if (tile.image < 0) continue;
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int place = lane() / 4 + 8 * half, row = tile.row + place / p.columns;
-        const int column = tile.column * p.columns + place % p.columns;
-        float* to = kept + residual_place(p, tile.image, row, column) + lane() % 4 * 2;
-#pragma unroll
-        for (int o = 0; o < kOutputTiles; ++o) {
-          const float* r = residual[i][o] + 2 * half;
-          store_shared(to + 8 * o, Words<2>{bits_of(r[0]), bits_of(r[1])});
-        }
-      }
-    }
-  }
-
-  ALIAS_OPS_DEVICE void write_residual() const {
-    const Axis &h = a.layer.h, &w = a.layer.w;
-    const int64_t first =
-        (int64_t(block.image) * scratch_outputs(a.layer) + block.group * ceil_div(outputs, 8) + block.output / 8) *
-        scratch_map(a.layer);
-#pragma unroll
-    for (int i = 0; i < kTilesOfWarp; ++i) {
-      const Tile tile = tile_of(p, kTilesOfWarp * warp() + i);
-      if (tile.image < 0) continue;
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int place = lane() / 4 + 8 * half, n = block.band * p.low_rows + tile.row + place / p.columns;
-        const int m = tile.column * p.columns + place % p.columns;
-        if (n >= h.outputs || m >= w.outputs) continue;
-        float* to = a.scratch + first + (n * w.outputs + m) * 8 + lane() % 4 * 2;
-#pragma unroll
-        for (int o = 0; o < kOutputTiles; ++o) {
-          if (block.output + 8 * o >= outputs) break;
-          const float* r = residual[i][o] + 2 * half;
-          store_global(to + o * scratch_map(a.layer), Words<2>{bits_of(r[0]), bits_of(r[1])});
-        }
-      }
-    }
-  }
-
-  ALIAS_OPS_DEVICE void measure() const {
-    auto* kept = reinterpret_cast<float*>(memory);
-    constexpr int kPrecise = PRODUCTS == 3 ? 3 : 1;
-    for (int task = warp(); task < p.images * kOutputTiles; task += kWarps) {
-      const int image = task / kOutputTiles, o = task % kOutputTiles * 8;
-      if (block.image + image >= a.layer.batch || block.output + o >= outputs) continue;
-      const Maps maps{kept + image * p.residual_image + o, p.residual_row, p.residual_column, a.layer.h.outputs,
-                      a.layer.w.outputs};
-      transform_rows<kPrecise>(maps, a.wave_w, 0, 1);
-      warp_barrier();
-      float total[2];
-      add_moduli<kPrecise>(maps, a.wave_h, 0, 1, total);
-      const int output = block.output + o + 2 * lane();
-      float* to = a.out + int64_t(block.image + image) * a.layer.outputs + block.group * outputs + output;
-      if (lane() < 4 && output < outputs) store_global(to, total[0] * a.scale);
-      if (lane() < 4 && output + 1 < outputs) store_global(to + 1, total[1] * a.scale);
-    }
-  }
-
   // ---- all of it ----
 
   ALIAS_OPS_DEVICE void run() {
-#pragma unroll
-    for (int i = 0; i < kTilesOfWarp; ++i) {
-#pragma unroll
-      for (int o = 0; o < kOutputTiles; ++o) {
-#pragma unroll
-        for (int j = 0; j < 4; ++j) residual[i][o][j] = 0;
-      }
-    }
+    this->clear_residual();
     this->clear_margins();
     this->copy_tables();
     // With buffers to spare, copies are two steps ahead of the main product and the left product one.
@@ -331,12 +256,15 @@ struct Measure : Copies<T, PRODUCTS> {
         if (!ahead && left) barrier();
       }
     }
-    if (!whole_map(p)) return write_residual();
+    if (!on_chip(p)) return this->write_residual();
     wait_for_copies<0>();
     barrier();
-    keep_residual();
+    this->keep_residual();
     barrier();
-    measure();
+    if constexpr (kHasClusters) {
+      if (p.cluster > 1) return this->measure_together();
+    }
+    this->measure();
   }
 };
 
@@ -344,43 +272,6 @@ template <class T, int PRODUCTS>
 ALIAS_OPS_KERNEL(kThreads, 1)
 conv2d_alias_l1_kernel(const Arguments a) {
   Measure<T, PRODUCTS>(a).run();
-}
-
-// ---- where a map is cut into bands: its residual comes back ----
-
-// A block for eight output channels of an image.
-template <int PRODUCTS>
-ALIAS_OPS_KERNEL(32 * kSpectrumWarps, 1)
-residual_l1_kernel(const Arguments a) {
-  const int N = a.layer.h.outputs, M = a.layer.w.outputs, together = scratch_outputs(a.layer);
-  const int outputs = a.layer.outputs / a.layer.groups, tiles = ceil_div(outputs, 8);
-  const int64_t image = block() / together;
-  const int group = int(block() % together) / tiles, o = int(block() % together) % tiles * 8;
-  auto* maps = reinterpret_cast<float*>(shared_memory());
-  float* sums = maps + N * spectrum_row(M);
-  const float* from = a.scratch + block() * scratch_map(a.layer);
-  for (int i = thread(); i < N * M * 2; i += 32 * kSpectrumWarps) {
-    const int pixel = i / 2;
-    copy_async<16>(maps + pixel / M * spectrum_row(M) + pixel % M * 8 + i % 2 * 4, from + 4 * int64_t(i));
-  }
-  commit_copies();
-  wait_for_copies<0>();
-  barrier();
-  const Maps eight{maps, spectrum_row(M), 8, N, M};
-  transform_rows<PRODUCTS>(eight, a.wave_w, warp(), kSpectrumWarps);
-  barrier();
-  float total[2];
-  add_moduli<PRODUCTS>(eight, a.wave_h, warp(), kSpectrumWarps, total);
-  if (lane() < 4) {
-    store_shared(sums + 8 * warp() + 2 * lane(), total[0]);
-    store_shared(sums + 8 * warp() + 2 * lane() + 1, total[1]);
-  }
-  barrier();
-  if (thread() < 8 && o + thread() < outputs) {
-    float sum = 0;
-    for (int w = 0; w < kSpectrumWarps; ++w) sum += load_shared<float>(sums + 8 * w + thread());
-    store_global(a.out + image * a.layer.outputs + group * outputs + o + thread(), sum * a.scale);
-  }
 }
 
 }  // namespace alias_ops::cuda::conv2d

@@ -33,10 +33,10 @@ std::string run(const Arguments& a, size_t x_bytes) {
   memory.may_read(a.wave_w, wave_bytes(l.w.outputs));
   GlobalMemory second = memory;
   const size_t result = 4 * size_t(l.batch) * l.outputs;
-  whole_map(p) ? memory.may_write(a.out, result) : memory.may_write(a.scratch, scratch);
-  std::string wrong =
-      emulate(block_count(l, p), 1, kThreads, p.shared, memory, [=] { conv2d_alias_l1_kernel<T, PRODUCTS>(a); });
-  if (!wrong.empty() || whole_map(p)) return wrong;
+  on_chip(p) ? memory.may_write(a.out, result) : memory.may_write(a.scratch, scratch);
+  std::string wrong = emulate(
+      block_count(l, p), 1, kThreads, p.shared, memory, [=] { conv2d_alias_l1_kernel<T, PRODUCTS>(a); }, p.cluster);
+  if (!wrong.empty() || on_chip(p)) return wrong;
   second.may_read(a.scratch, scratch);
   second.may_write(a.out, result);
   return emulate(int64_t(l.batch) * scratch_outputs(l), 1, 32 * kSpectrumWarps, spectrum_bytes(l), second,
@@ -45,14 +45,17 @@ std::string run(const Arguments& a, size_t x_bytes) {
 
 }  // namespace
 
-extern "C" void plan(const int64_t* numbers, int limit, int64_t* out) {
+extern "C" void plan(const int64_t* numbers, int limit, int clusters, int64_t* out) {
   const Layer l = layer_of(numbers);
-  plan_numbers(plan_of(l, limit), out);
+  plan_numbers(plan_of(l, limit, clusters != 0), out);
 }
 
+// The cluster's barrier `which` of a kernel becomes one of each block alone, until it is -1 again.
+extern "C" void weaken(int which) { Emulator::weakened() = which; }
+
 // copied: bytes at once, or -1 for what the launcher would choose.
-extern "C" const char* measure(const int64_t* numbers, int limit, const void* x, const int64_t* strides, int copied,
-                               int64_t x_bytes, const void* weight, const void* left, const void* right,
+extern "C" const char* measure(const int64_t* numbers, int limit, int clusters, const void* x, const int64_t* strides,
+                               int copied, int64_t x_bytes, const void* weight, const void* left, const void* right,
                                const float* wave_h, const float* wave_w, float scale, float* scratch, float* out) {
   const Layer l = layer_of(numbers);
   Arguments a{x,
@@ -70,7 +73,7 @@ extern "C" const char* measure(const int64_t* numbers, int limit, const void* x,
               out,
               scratch,
               l,
-              plan_of(l, limit)};
+              plan_of(l, limit, clusters != 0)};
   if (copied < 0) a.copied = copied_bytes(a, sixteen_bits(l.precision) ? 2 : 4);
   switch (l.precision) {
     case Precision::kFloat32:

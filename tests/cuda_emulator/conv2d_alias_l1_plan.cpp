@@ -78,7 +78,16 @@ std::string regions(const Layer& l, const Plan& p, int limit) {
     return fails("loads of the right product do not tile it", p.load_units);
   }
   if (p.right_steps != p.rows * p.row_units) return fails("steps of the right product", p.right_steps);
-  if (whole_map(p)) {
+  if (p.cluster > 1 && (p.cluster != p.bands || p.cluster > kLargestCluster || p.images != 1)) {
+    return fails("a cluster that is not a map", p.cluster);
+  }
+  if (p.cluster > 1 && p.sums_at + 4 * p.group_tiles * kWarps * 8 > p.shared)
+    return fails("sums out of bounds", p.sums_at);
+  if (p.cluster > 1 && p.sums_at < 4 * p.residual_image) return fails("sums overlap the residual", p.sums_at);
+  if (on_chip(p)) {
+    if (p.residual_column < 8 * kOutputTiles || p.residual_column < 8 * p.group_tiles * p.cluster) {
+      return fails("outputs overlap", p.residual_column);
+    }
     if (4 * p.images * p.residual_image > p.shared) return fails("the residual is out of bounds", p.residual_image);
     if (2 * pairs(l.w.outputs) > p.column_tiles * p.columns) return fails("no room for frequencies", p.columns);
   }
@@ -96,6 +105,9 @@ std::string coverage(const Layer& l, const Plan& p) {
     if (block.group >= l.groups || block.band >= p.bands || block.output >= l.outputs / l.groups) {
       return fails("no such block", int(b));
     }
+    const Block leader = block_of(l, p, b - b % p.cluster);
+    const bool map = block.image == leader.image && block.group == leader.group && block.output == leader.output;
+    if (p.cluster > 1 && (!map || block.band != b % p.cluster)) return fails("a cluster of several maps", int(b));
     for (int slot = 0; slot < kSlots; ++slot) {
       const Tile tile = tile_of(p, slot);
       if (tile.image < 0 || block.image + tile.image >= l.batch) continue;
@@ -110,6 +122,64 @@ std::string coverage(const Layer& l, const Plan& p) {
   }
   const size_t all = size_t(l.batch) * l.groups * p.output_blocks * l.h.outputs * l.w.outputs;
   return seen.size() == all ? "" : fails("outputs in no tile", int(all - seen.size()));
+}
+
+// After the trade each block of a cluster has its group of channels of every row, where BandedMaps looks for it; nobody
+// brought anything twice or what there is not, or put it over what the block needs itself.
+std::string trade(const Layer& l, const Plan& p) {
+  const int units = group_units(p), columns = columns_traded(l), N = l.h.outputs;
+  const auto number = [&](int n, int column, int unit) { return (n * columns + column) * units * p.cluster + unit; };
+  const int left_over = ceil_div(l.outputs / l.groups, 8), tiles = left_over < kOutputTiles ? left_over : kOutputTiles;
+  for (int own = 0; own < p.cluster; ++own) {
+    std::vector<int> has(p.residual_image / 4, -1);
+    for (int row = 0; row < rows_of_band(l, p, own); ++row) {
+      for (int i = 0; i < columns * units * p.cluster; ++i) {
+        const Pixel pixel{own, row, i / (units * p.cluster)};
+        has[(group_place(p, pixel, 0)) / 4 + i % (units * p.cluster)] =
+            number(own * p.low_rows + row, pixel.column, i % (units * p.cluster));
+      }
+    }
+    std::set<int> brought;
+    for (int t = 0; t < kThreads; ++t) {
+      Pixel pixel = first_pixel(p, own, t / units, t / units < pixels_at_once(l, p));
+      for (int turn = 0; is_there(l, p, pixel); ++turn, go_on(l, p, own, pixel)) {
+        if (turn == kTurns) return fails("more to bring than there are turns", turn);
+        if (pixel.band == own || pixel.band >= p.cluster || pixel.column >= columns) return fails("no such pixel", t);
+        if (pixel.row >= rows_of_band(l, p, pixel.band)) return fails("no such row", pixel.row);
+        const int what = number(pixel.band * p.low_rows + pixel.row, pixel.column, own * units + t % units);
+        if (!brought.insert(what).second) return fails("brought twice", what);
+        const int to = group_place(p, pixel, pixel.band) + 4 * (t % units);
+        if (to % 4 != 0 || to < 0 || to + 4 > p.residual_image) return fails("brought out of bounds", to);
+        has[to / 4] = what;
+      }
+    }
+    const int first = own * p.group_tiles;
+    for (int tile = first; tile < first + p.group_tiles && tile < tiles; ++tile) {
+      for (int n = 0; n < N; ++n) {
+        const int band = n * (0x10000 / p.low_rows + 1) >> 16;  // as BandedMaps has it
+        if (band != n / p.low_rows) return fails("a row in another band", n);
+        for (int column = 0; column < columns; ++column) {
+          const int at = 8 * (tile - first) + (n - band * p.low_rows) * p.residual_row + 8 * p.group_tiles * band +
+                         column * p.residual_column;
+          for (int half = 0; half < 2; ++half) {
+            if (has[at / 4 + half] != number(n, column, 2 * tile + half)) return fails("another sample", n);
+          }
+        }
+      }
+    }
+    for (int four = 0; four + 4 <= N; four += 4) {
+      std::vector<int> samples;
+      for (int n = four; n < four + 4; ++n) {
+        for (int g = 0; g < 8; ++g) {
+          samples.push_back(4 * (n / p.low_rows * 8 * p.group_tiles + n % p.low_rows * p.residual_row + g));
+        }
+      }
+      // Rows of two bands may meet: the end of one and the start of the next.
+      const int allowed = four / p.low_rows == (four + 3) / p.low_rows ? 0 : 1;
+      if (int c = conflicts(samples, 1); c > allowed) return fails("rows of a traded residual share banks", c);
+    }
+  }
+  return "";
 }
 
 // A buffer of x is full a step before its first use, and is not filled again before its last one is over.
@@ -131,9 +201,10 @@ std::string schedule(const Layer& l, const Plan& p) {
 
 }  // namespace
 
-// "" or what is wrong with the plan; *served says whether there is one.
+// "" or what is wrong with the plan; *served: the blocks that take a map's bands together, 0 if there is no plan.
 extern "C" const char* check(int batch, int channels, int outputs, int groups, int precision, int height, int width,
-                             int kernel_h, int kernel_w, int padding, int dilation, int limit, int* served) {
+                             int kernel_h, int kernel_w, int padding, int dilation, int limit, int clusters,
+                             int* served) {
   const Layer l{axis_of(height, kernel_h, padding, dilation),
                 axis_of(width, kernel_w, padding, dilation),
                 batch,
@@ -141,13 +212,14 @@ extern "C" const char* check(int batch, int channels, int outputs, int groups, i
                 outputs,
                 groups,
                 Precision(precision)};
-  const Plan p = plan_of(l, limit);
-  *served = p.shared > 0;
+  const Plan p = plan_of(l, limit, clusters != 0);
+  *served = p.shared > 0 ? p.cluster : 0;
   message.clear();
   if (p.shared == 0) return message.c_str();
   message = regions(l, p, limit);
   if (message.empty()) message = banks(l, p);
   if (message.empty()) message = coverage(l, p);
   if (message.empty()) message = schedule(l, p);
+  if (message.empty() && p.cluster > 1) message = trade(l, p);
   return message.c_str();
 }
