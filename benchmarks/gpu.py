@@ -285,7 +285,7 @@ def sanitize(run: Run) -> None:
                 x = torch.randn(37, n, n, device=run.device).to(dtype).requires_grad_()
                 y = getattr(alias_ops, f"{pool}_pool2d")(x)
                 torch.autograd.grad(y, x, torch.randn_like(y))
-        for n, kernel in ((8, 1), (15, 3), (32, 3), (34, 1)):
+        for n, kernel in ((8, 1), (15, 3), (32, 3), (34, 1), (66, 1)):
             x = torch.randn(3, 18, n, n, device=run.device).to(dtype)
             weight = torch.randn(20, 18, kernel, kernel, device=run.device).to(dtype)
             alias_ops.conv2d_aliasing(x, weight, padding=kernel // 2)

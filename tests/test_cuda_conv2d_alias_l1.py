@@ -286,7 +286,7 @@ def test_gradients_are_those_of_the_other_backends(calls):
 # ---- what the compiler makes of it -----------------------------------------------------------------------------------
 
 SOURCE = """
-#include "conv2d_alias_l1_kernel.h"
+#include "conv2d_alias_l1_tiled.h"
 using namespace alias_ops::cuda;
 using namespace alias_ops::cuda::conv2d;
 namespace alias_ops::cuda::conv2d {
@@ -294,8 +294,14 @@ template __global__ void conv2d_alias_l1_kernel<BFloat16, 1>(const Arguments);
 template __global__ void conv2d_alias_l1_kernel<Half, 1>(const Arguments);
 template __global__ void conv2d_alias_l1_kernel<float, 1>(const Arguments);
 template __global__ void conv2d_alias_l1_kernel<float, 3>(const Arguments);
+template __global__ void conv2d_alias_l1_tiled_kernel<BFloat16, 1>(const Arguments);
+template __global__ void conv2d_alias_l1_tiled_kernel<Half, 1>(const Arguments);
+template __global__ void conv2d_alias_l1_tiled_kernel<float, 1>(const Arguments);
+template __global__ void conv2d_alias_l1_tiled_kernel<float, 3>(const Arguments);
 template __global__ void residual_l1_kernel<1>(const Arguments);
 template __global__ void residual_l1_kernel<3>(const Arguments);
+template __global__ void large_residual_l1_kernel<1>(const Arguments);
+template __global__ void large_residual_l1_kernel<3>(const Arguments);
 }  // namespace alias_ops::cuda::conv2d
 """
 
@@ -304,7 +310,7 @@ template __global__ void residual_l1_kernel<3>(const Arguments);
 def test_every_kernel_fits(architecture):
     """No register spilled, nothing on the stack; shared memory is the plan's, which is held against the same limits."""
     kernels = compiled(SOURCE, architecture)
-    assert len(kernels) == 6
+    assert len(kernels) == 12
     for kernel in kernels:
         assert kernel.spilled == kernel.stack == kernel.shared == 0, kernel
         assert kernel.registers <= 255

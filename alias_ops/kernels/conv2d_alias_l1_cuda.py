@@ -1,4 +1,4 @@
-"""``conv2d_alias_l1`` by the CUDA C++ kernel: identity 4 in one pass, for stride 2 and maps of up to 32 x 32 outputs.
+"""``conv2d_alias_l1`` by CUDA C++ kernels: identity 4 in one pass, for stride 2 and maps of up to 112 x 112 outputs.
 
 What it does not serve is for the Triton kernels: other strides, kernels of even size or above 7, larger maps, and calls
 that bring the layer's output, which identity 7 makes cheaper than any convolution.
@@ -17,8 +17,8 @@ __all__ = ["conv2d_alias_l1", "images_at_once", "plan_of", "precision_of", "scra
 # The first architecture with clusters of blocks.
 CLUSTERS = 90
 
-# Where a map's bands make no cluster its residual goes through memory, a chunk of images at a time: about what the
-# second level of an H200's caches holds.
+# Where a map's bands make no cluster, or are too many for one, its residual goes through memory, a chunk of images at a
+# time: about what the second level of an H200's caches holds.
 LARGEST_SCRATCH = 64 << 20
 
 # Images of a block at most: beyond it, a plan does not depend on the batch.
@@ -65,7 +65,7 @@ def plan_of(numbers: list[int], shared_memory: int, clusters: bool) -> Plan:
 
 def scratch_numbers(plan: Plan, images: int, outputs: int, groups: int, area: int) -> int:
     """Numbers of the residuals that go through memory."""
-    return 0 if plan.bands == 1 or plan.cluster > 1 else images * groups * -(-outputs // groups // 8) * 8 * area
+    return 0 if plan.on_chip else images * groups * -(-outputs // groups // 8) * 8 * area
 
 
 def images_at_once(plan: Plan, batch: int, outputs: int, groups: int, area: int) -> int:

@@ -1,6 +1,6 @@
 // conv2d_alias_l1 on CUDA: its kernels and their launches.
 #include "conv2d_alias_l1.h"
-#include "conv2d_alias_l1_kernel.h"
+#include "conv2d_alias_l1_tiled.h"
 #include "launch.h"
 
 namespace alias_ops::cuda {
@@ -55,6 +55,12 @@ bool measure(const Arguments& call, Place where) {
   const Layer& layer = call.layer;
   const int64_t blocks = block_count(layer, call.plan), maps = int64_t(layer.batch) * scratch_outputs(layer);
   if (blocks > kMostBlocks || maps > kMostBlocks) return false;
+  if (tiled(call.plan)) {
+    constexpr auto kTiled = conv2d_alias_l1_tiled_kernel<T, PRODUCTS>;
+    constexpr auto kLarge = large_residual_l1_kernel<PRODUCTS>;
+    return launch<kTiled>(call, where, blocks, kThreads, call.plan.shared) &&
+           launch<kLarge>(call, where, maps, kThreads, large_spectrum_bytes(layer));
+  }
   constexpr auto kKernel = conv2d_alias_l1_kernel<T, PRODUCTS>;
   const Plan& p = call.plan;
   if (p.cluster > 1) return launch_clusters<kKernel>(call, where, blocks, kThreads, p.shared, p.cluster);

@@ -35,10 +35,54 @@ struct Measure : Residual<T, PRODUCTS> {
     }
   }
 
+  // low of PLANES channels in eight columns: `from` is what the lane reads first, `to` where it writes its first row,
+  // of `rows` ones in all.
+  template <int PLANES>
+  ALIAS_OPS_DEVICE void left_columns(const char* from, int plane_bytes, int row_bytes, const char* tables, char* to,
+                                     int rows, bool kept) const {
+    const int g = lane() / 4, t = lane() % 4, last = a.layer.h.size - 1;
+#pragma unroll 1
+    for (int tile = 0; tile < p.left_tiles; ++tile) {
+      const char* table = tables + tile * p.left_steps * kFragment;
+      float c[PLANES][4] = {};
+      for (int s = 0; s < p.left_steps; ++s) {
+        const auto left = left_of<T, PRODUCTS>(load_shared<Words<4>>(table + s * kFragment).w);
+        if constexpr (kWide) {
+          const int h = 8 * s + t;
+          const char* first = from + (h < last ? h : last) * row_bytes;
+          const char* second = from + (h + 4 < last ? h + 4 : last) * row_bytes;
+#pragma unroll
+          for (int i = 0; i < PLANES; ++i) {
+            step(c[i], left,
+                 right_of<T, PRODUCTS>(load_shared<uint32_t>(first + i * plane_bytes),
+                                       load_shared<uint32_t>(second + i * plane_bytes)));
+          }
+        } else {
+          const int h = 16 * s + lane() % 16;
+          const char* lines = from + (h < last ? h : last) * row_bytes;
+#pragma unroll
+          for (int i = 0; i < PLANES; i += 2) {
+            uint32_t tiles[4];
+            load_tiles_transposed(tiles, lines + i * plane_bytes);
+            step(c[i], left, right_of<T, PRODUCTS>(tiles[0], tiles[1]));
+            step(c[i + 1], left, right_of<T, PRODUCTS>(tiles[2], tiles[3]));
+          }
+        }
+      }
+      const bool upper = kept && 16 * tile + g < rows, lower = kept && 16 * tile + g + 8 < rows;
+      char* lines = to + 16 * tile * p.low_row * kUnit;
+#pragma unroll
+      for (int i = 0; i < PLANES; ++i) {
+        char* line = lines + i * p.low_channel * kUnit;
+        if (upper) store_low(line, c[i][0], c[i][1]);
+        if (lower) store_low(line + 8 * p.low_row * kUnit, c[i][2], c[i][3]);
+      }
+    }
+  }
+
   ALIAS_OPS_DEVICE void left_product(int tap, int x_buffer, int low_buffer) const {
     const int per_row = ceil_div(a.layer.w.size, 8), count = p.images * (kChannels / kPlanes) * per_row;
-    const int g = lane() / 4, t = lane() % 4, last = a.layer.h.size - 1;
-    const int plane_bytes = p.x_plane * kUnit, row_bytes = p.x_row * kUnit;
+    const int g = lane() / 4, t = lane() % 4, plane_bytes = p.x_plane * kUnit;
     const char* tables = memory + p.left_at + tap * p.left_tiles * p.left_steps * kFragment + kUnit * lane();
     for (int task = warp(); task < count; task += kWarps) {
       warp_barrier();  // products want all lanes at one instruction, which the task before may not leave
@@ -48,44 +92,8 @@ struct Measure : Residual<T, PRODUCTS> {
       const char* from = memory + plane_place(p, x_buffer, plane) + column * int(sizeof(T)) +
                          (kWide ? 4 * g : lane() / 16 * plane_bytes);
       char* to = memory + low_place(p, low_buffer, plane / kChannels, g, channel) + column_written * int(sizeof(T));
-      const bool kept = column_written < p.row_units * kNumbers;
-#pragma unroll 1
-      for (int tile = 0; tile < p.left_tiles; ++tile) {
-        const char* table = tables + tile * p.left_steps * kFragment;
-        float c[kPlanes][4] = {};
-        for (int s = 0; s < p.left_steps; ++s) {
-          const auto left = left_of<T, PRODUCTS>(load_shared<Words<4>>(table + s * kFragment).w);
-          if constexpr (kWide) {
-            const int h = 8 * s + t;
-            const char* first = from + (h < last ? h : last) * row_bytes;
-            const char* second = from + (h + 4 < last ? h + 4 : last) * row_bytes;
-#pragma unroll
-            for (int i = 0; i < kPlanes; ++i) {
-              step(c[i], left,
-                   right_of<T, PRODUCTS>(load_shared<uint32_t>(first + i * plane_bytes),
-                                         load_shared<uint32_t>(second + i * plane_bytes)));
-            }
-          } else {
-            const int h = 16 * s + lane() % 16;
-            const char* rows = from + (h < last ? h : last) * row_bytes;
-#pragma unroll
-            for (int i = 0; i < kPlanes; i += 2) {
-              uint32_t tiles[4];
-              load_tiles_transposed(tiles, rows + i * plane_bytes);
-              step(c[i], left, right_of<T, PRODUCTS>(tiles[0], tiles[1]));
-              step(c[i + 1], left, right_of<T, PRODUCTS>(tiles[2], tiles[3]));
-            }
-          }
-        }
-        const bool upper = kept && 16 * tile + g < p.low_rows, lower = kept && 16 * tile + g + 8 < p.low_rows;
-        char* rows = to + 16 * tile * p.low_row * kUnit;
-#pragma unroll
-        for (int i = 0; i < kPlanes; ++i) {
-          char* row = rows + i * p.low_channel * kUnit;
-          if (upper) store_low(row, c[i][0], c[i][1]);
-          if (lower) store_low(row + 8 * p.low_row * kUnit, c[i][2], c[i][3]);
-        }
-      }
+      left_columns<kPlanes>(from, plane_bytes, p.x_row * kUnit, tables, to, p.low_rows,
+                            column_written < p.row_units * kNumbers);
     }
   }
 
@@ -136,12 +144,24 @@ struct Measure : Residual<T, PRODUCTS> {
     }
   }
 
+  ALIAS_OPS_DEVICE void add_rows(const char* const (&from)[kTilesOfWarp], const char*& table,
+                                 float (&c)[kTilesOfWarp][kParts][4]) const {
+    const int row_bytes = p.row_units * kUnit, load_bytes = p.load_units * kUnit;
+    for (int at = 0; at < row_bytes;) {
+      if (PRODUCTS == 1 && at + load_bytes < row_bytes) {
+        add_loads<2>(from, at, load_bytes, table, c);
+      } else {
+        add_loads<1>(from, at, load_bytes, table, c);
+      }
+    }
+  }
+
   // x~ of a warp's tiles for a pair of taps, as left operands of the main product.
   ALIAS_OPS_DEVICE void build(const Source (&sources)[kTilesOfWarp], int column_tile, int tap_w,
                               Left<T, PRODUCTS> (&built)[kTilesOfWarp]) const {
     const char* table =
         memory + p.right_at + (tap_w * p.column_tiles + column_tile) * p.right_steps * kFragment + kUnit * lane();
-    const int together = p.load_rows, row_bytes = p.row_units * kUnit, load_bytes = p.load_units * kUnit;
+    const int together = p.load_rows;
     float c[kTilesOfWarp][kParts][4] = {};
 #pragma unroll
     for (int part = 0; part < 2; ++part) {
@@ -154,15 +174,14 @@ struct Measure : Residual<T, PRODUCTS> {
           const int of_low = sources[i].low + first * kUnit * p.low_row;
           from[i] = memory + (part == 1 ? of_low : unsigned(h) < unsigned(a.layer.h.size) ? of_x : p.zero_at);
         }
-        for (int at = 0; at < row_bytes;) {
-          if (PRODUCTS == 1 && at + load_bytes < row_bytes) {
-            add_loads<2>(from, at, load_bytes, table, c);
-          } else {
-            add_loads<1>(from, at, load_bytes, table, c);
-          }
-        }
+        add_rows(from, table, c);
       }
     }
+    built_of(c, built);
+  }
+
+  ALIAS_OPS_DEVICE static void built_of(const float (&c)[kTilesOfWarp][kParts][4],
+                                        Left<T, PRODUCTS> (&built)[kTilesOfWarp]) {
 #pragma unroll
     for (int i = 0; i < kTilesOfWarp; ++i) {
       if constexpr (kWide) {
@@ -193,31 +212,39 @@ struct Measure : Residual<T, PRODUCTS> {
     }
   }
 
-  ALIAS_OPS_DEVICE void main_product(int tap_h, int x_buffer, int low_buffer) {
-    Tile tiles[kTilesOfWarp];
+  ALIAS_OPS_DEVICE void find_tiles(Tile (&tiles)[kTilesOfWarp]) const {
 #pragma unroll
     for (int i = 0; i < kTilesOfWarp; ++i) {
       tiles[i] = tile_of(p, kTilesOfWarp * warp() + i);
       // A warp whose second tile is none builds another one, which goes nowhere.
       if (i > 0 && tiles[i].image < 0) tiles[i].image = 0, tiles[i].row = 0;
     }
+  }
+
+  ALIAS_OPS_DEVICE void main_product(int tap_h, int x_buffer, int low_buffer) {
+    Tile tiles[kTilesOfWarp];
+    find_tiles(tiles);
     if (tiles[0].image < 0) return;
     warp_barrier();
     Source sources[kTilesOfWarp];
 #pragma unroll
     for (int i = 0; i < kTilesOfWarp; ++i) sources[i] = source_of(tiles[i], tap_h, x_buffer, low_buffer);
-    const int left_over = outputs - block.output;
     for (int tap_w = 0; tap_w < a.layer.w.kernel; ++tap_w) {
       Left<T, PRODUCTS> built[kTilesOfWarp];
       build(sources, tiles[0].column, tap_w, built);
       const char* weight =
           memory + p.weight_at + low_buffer * p.weight_bytes + kUnit * lane() + tap_w * kOutputTiles / 2 * kFragment;
-      // Loads wait for no branch where there are outputs for all tiles.
-      if (left_over > 16 * (kOutputTiles / 2 - 1)) {
-        add_products<true>(weight, kOutputTiles / 2, built);
-      } else {
-        add_products<false>(weight, ceil_div(left_over, 16), built);
-      }
+      add_outputs(weight, built);
+    }
+  }
+
+  ALIAS_OPS_DEVICE void add_outputs(const char* weight, const Left<T, PRODUCTS> (&built)[kTilesOfWarp]) {
+    const int left_over = outputs - block.output;
+    // Loads wait for no branch where there are outputs for all tiles.
+    if (left_over > 16 * (kOutputTiles / 2 - 1)) {
+      add_products<true>(weight, kOutputTiles / 2, built);
+    } else {
+      add_products<false>(weight, ceil_div(left_over, 16), built);
     }
   }
 

@@ -2,85 +2,9 @@
 // check all of it. benchmarks/NOTES.md, "CUDA C++: one-pass convolution measure", has the reasons.
 #pragma once
 
-#include "numbers.h"
-#include "ops.h"
+#include "conv2d_alias_l1_tiled_plan.h"
 
 namespace alias_ops::cuda::conv2d {
-
-constexpr int kWarps = 8;
-constexpr int kThreads = 32 * kWarps;
-constexpr int kTilesOfWarp = 2;                // tiles of 16 strided outputs, times all output channels of a block
-constexpr int kSlots = kWarps * kTilesOfWarp;  // tiles of a block
-constexpr int kOutputTiles = 16;               // of 8 output channels, of a block
-constexpr int kUnit = 16;                      // bytes that move together
-constexpr int kFragment = 512;                 // bytes of one operand tile of 16 rows, as a warp holds it
-constexpr int kStride = 2;                     // of the layer
-constexpr int kLargestKernel = 7;
-constexpr int kLargestOutput = 32;  // along an axis
-constexpr int kLargestCluster = 8;  // of blocks, on every chip that has clusters
-constexpr int kLargestInput = 256;  // no map beyond it fits; keeps sizes in bytes far below 2^31
-
-ALIAS_OPS_BOTH int ceil_div(int a, int b) { return (a + b - 1) / b; }
-ALIAS_OPS_BOTH bool sixteen_bits(Precision p) { return p == Precision::kBFloat16 || p == Precision::kFloat16; }
-ALIAS_OPS_BOTH int numbers_of_unit(Precision p) { return sixteen_bits(p) ? 8 : 4; }
-// Channels that one step of the products over channels takes: 32 bytes of a weight's row.
-ALIAS_OPS_BOTH int channels_of_chunk(Precision p) { return 2 * numbers_of_unit(p); }
-// Units that one ldmatrix brings of a channel: of 8 channels, or two times 8.
-ALIAS_OPS_BOTH int units_of_load(Precision p) { return sixteen_bits(p) ? 2 : 4; }
-
-// The next number that is `rest` modulo `modulus`.
-ALIAS_OPS_BOTH int up_to(int value, int rest, int modulus) {
-  return value + ((rest - value) % modulus + modulus) % modulus;
-}
-
-// Along one axis; outputs is that of the layer, so of the strided map.
-struct Axis {
-  int size, kernel, padding, dilation, outputs;
-};
-
-ALIAS_OPS_BOTH Axis axis_of(int size, int kernel, int padding, int dilation) {
-  return {size, kernel, padding, dilation, ceil_div(size + 2 * padding - dilation * (kernel - 1), kStride)};
-}
-
-struct Layer {
-  Axis h, w;
-  int batch, channels, outputs, groups;
-  Precision precision;
-};
-
-// Distances are in units of 16 bytes, places in bytes from the start of a block's shared memory.
-struct Plan {
-  // A tile is `rows` x `columns` strided outputs; a row of the map has column_tiles of them.
-  int rows, columns, column_tiles, row_groups;
-  int images;                 // of a block; 1 where the map is cut into bands
-  int bands, groups_of_band;  // of row_groups
-  int cluster;                // the blocks of a map's bands, which keep its residual on chip; 1: none
-  int group_tiles;            // of 8 output channels: what a block of a cluster takes of the map's norms
-  int chunks, output_blocks;  // of a group of channels
-  // x of a chunk: [image][channel][row][unit]; low: [image][strided row][channel][unit].
-  int row_units;              // of a row of x and of low, as the right product takes them
-  int load_units, load_rows;  // units of a row, and rows, in a load of the right product
-  int x_row, x_plane, x_image, x_buffers;
-  int low_channel, low_row, low_image, low_buffers, low_rows;  // as many buffers of weights
-  int left_tiles, left_steps;                 // of the product along the height: tiles of 16 rows, steps along h
-  int right_steps;                            // of the product along the width
-  int left_bytes, right_bytes, weight_bytes;  // tables of a band; the weight's share of a step
-  int x_at, low_at, weight_at, left_at, right_at, zero_at;
-  int residual_column, residual_row, residual_image;  // floats: the residual on chip, [image][n][m][output]
-  int sums_at;                                        // of a cluster's norms, [group tile][warp][8]
-  int shared;                                         // bytes, 0 where the layer is not one of this kernel's
-};
-
-ALIAS_OPS_BOTH bool whole_map(const Plan& p) { return p.bands == 1; }
-// Otherwise the residual goes through memory.
-ALIAS_OPS_BOTH bool on_chip(const Plan& p) { return whole_map(p) || p.cluster > 1; }
-ALIAS_OPS_BOTH int tiles_of_image(const Plan& p) { return p.groups_of_band * p.column_tiles; }
-ALIAS_OPS_BOTH int steps(const Layer& l, const Plan& p) { return p.chunks * l.h.kernel; }
-
-ALIAS_OPS_BOTH bool serves_axis(const Axis& a) {
-  const bool kernel = a.kernel == 1 || a.kernel == 3 || a.kernel == 5 || a.kernel == 7;
-  return kernel && a.size > 0 && a.size <= kLargestInput && a.outputs > 0 && a.outputs <= kLargestOutput;
-}
 
 // Columns of a row of x that are read: those behind the map are zeros.
 ALIAS_OPS_BOTH int columns_kept(const Layer& l, const Plan& p) {
@@ -122,45 +46,16 @@ ALIAS_OPS_BOTH int lay_out(Plan& p, int buffers) {
 
 // The plan of a layer, with shared == 0 where it does not fit into `limit` bytes of shared memory or is not served.
 // `clusters`: whether the chip, and the code for it, have them.
-ALIAS_OPS_BOTH Plan plan_of(const Layer& l, int limit, bool clusters) {
-  Plan p{};
-  if (!serves_axis(l.h) || !serves_axis(l.w)) return p;
-  const int N = l.h.outputs, M = l.w.outputs, unit = numbers_of_unit(l.precision);
-  p.rows = M > 8 ? 1 : M > 4 ? 2 : 4;
-  p.columns = 16 / p.rows;
-  p.column_tiles = ceil_div(M, p.columns);
-  p.row_groups = ceil_div(N, p.rows);
-  p.bands = ceil_div(p.row_groups, kSlots / p.column_tiles);
-  p.groups_of_band = ceil_div(p.row_groups, p.bands);
-  if (p.column_tiles > 1) p.groups_of_band = up_to(p.groups_of_band, 0, 2);  // a warp's two tiles share their columns
-  p.bands = ceil_div(p.row_groups, p.groups_of_band);
-  p.chunks = ceil_div(l.channels / l.groups, channels_of_chunk(l.precision));
-  p.output_blocks = ceil_div(l.outputs / l.groups, 8 * kOutputTiles);
-
-  // A load of the right product is 2 or 4 units: of one row, or of neighbouring ones where these are so short.
-  const int load = units_of_load(l.precision);
-  p.load_units = load / p.rows;
-  if (p.load_units == 0) p.load_units = 1;
-  while (p.load_units < load && p.load_units < ceil_div(l.w.size, unit)) p.load_units *= 2;
-  p.load_rows = load / p.load_units;
-  p.row_units = up_to(ceil_div(l.w.size, unit), 0, p.load_units);
-  const int kept_units = ceil_div(columns_kept(l, p), unit);
+ALIAS_OPS_BOTH Plan kept_plan_of(const Layer& l, int limit, bool clusters) {
+  Plan p = cut_of(l);
+  const int unit = numbers_of_unit(l.precision), kept_units = ceil_div(columns_kept(l, p), unit);
   // Eight rows meet in one ldmatrix, four rows of eight floats in one load of the left product: each on banks of its
   // own.
   p.x_row = sixteen_bits(l.precision) ? up_to(p.row_units, 1, 2) : up_to(kept_units, 2, 4);
   p.x_plane = up_to(l.h.size * p.x_row, 1, 2);
   p.x_image = channels_of_chunk(l.precision) * p.x_plane;
-  p.low_rows = p.groups_of_band * p.rows;
-  p.low_channel = up_to(p.row_units, 1, 2);
-  p.low_row = up_to(channels_of_chunk(l.precision) * p.low_channel, sixteen_bits(l.precision) ? 1 : 2, 4);
-  p.low_image = p.low_rows * p.low_row;
-
-  p.left_tiles = ceil_div(p.low_rows, 16);
-  p.left_steps = ceil_div(l.h.size, 2 * unit);
-  p.right_steps = p.rows * p.row_units;
-  p.left_bytes = l.h.kernel * p.left_tiles * p.left_steps * kFragment;
+  take_taps(l, p, 1);
   p.right_bytes = l.w.kernel * p.column_tiles * p.right_steps * kFragment;
-  p.weight_bytes = l.w.kernel * kOutputTiles * 8 * 2 * kUnit;
 
   lay_out_residual(l, p, clusters && p.bands <= kLargestCluster ? p.bands : 1);
   if (p.cluster > 1 && residual_bytes(p) > limit) lay_out_residual(l, p, 1);
@@ -181,13 +76,23 @@ ALIAS_OPS_BOTH Plan plan_of(const Layer& l, int limit, bool clusters) {
   return p;
 }
 
+// The same, of whichever way there is: x on chip as a whole, or in parts.
+ALIAS_OPS_BOTH Plan plan_of(const Layer& l, int limit, bool clusters) {
+  if (!serves_axis(l.h) || !serves_axis(l.w)) return {};
+  if (l.h.outputs <= kLargestKept && l.w.outputs <= kLargestKept) {
+    const Plan p = kept_plan_of(l, limit, clusters);
+    if (p.shared > 0) return p;
+  }
+  return tiled_plan_of(l, limit);
+}
+
 // What tables and weights depend on, in the order of Plan in alias_ops/kernels/conv2d_alias_l1_cuda_tables.py.
-constexpr int kPlanNumbers = 15;
+constexpr int kPlanNumbers = 18;
 
 ALIAS_OPS_BOTH void plan_numbers(const Plan& p, int64_t* out) {
-  const int numbers[kPlanNumbers] = {p.shared,        p.rows,       p.columns,   p.column_tiles, p.low_rows,
-                                     p.bands,         p.chunks,     p.row_units, p.left_tiles,   p.left_steps,
-                                     p.output_blocks, kOutputTiles, p.images,    p.x_buffers,    p.cluster};
+  const int numbers[kPlanNumbers] = {p.shared, p.rows,      p.columns,    p.column_tiles, p.low_rows,      p.bands,
+                                     p.chunks, p.row_units, p.left_tiles, p.left_steps,   p.output_blocks, kOutputTiles,
+                                     p.images, p.x_buffers, p.cluster,    p.taps,         p.passes,        on_chip(p)};
   for (int i = 0; i < kPlanNumbers; ++i) out[i] = numbers[i];
 }
 
@@ -312,13 +217,16 @@ ALIAS_OPS_BOTH int group_place(const Plan& p, const Pixel& pixel, int group) {
 ALIAS_OPS_BOTH int64_t scratch_map(const Layer& l) { return int64_t(l.h.outputs) * l.w.outputs * 8; }
 ALIAS_OPS_BOTH int scratch_outputs(const Layer& l) { return l.groups * ceil_div(l.outputs / l.groups, 8); }
 
-// The last transform of such a residual, eight maps a block: [n][m][8] in shared memory.
+// The last transform of such a residual, eight maps a block. Maps that one block of x's kernel kept: [n][m][8] in
+// shared memory; larger ones: [n][cosines and sines of eight frequencies][8].
 constexpr int kSpectrumWarps = 4;
 
 ALIAS_OPS_BOTH int spectrum_row(int M) { return 8 * up_to(M, 0, 4) + 8; }
 ALIAS_OPS_BOTH int spectrum_bytes(const Layer& l) {
   return 4 * (l.h.outputs * spectrum_row(l.w.outputs) + 8 * kSpectrumWarps);
 }
+constexpr int kLargeSpectrumRow = 8 * 16 + 8;
+ALIAS_OPS_BOTH int large_spectrum_bytes(const Layer& l) { return 4 * (l.h.outputs * kLargeSpectrumRow + 8 * kWarps); }
 
 // ---- a call
 // ----------------------------------------------------------------------------------------------------------
