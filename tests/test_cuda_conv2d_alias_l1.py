@@ -254,6 +254,14 @@ def test_residuals_in_memory_a_chunk_at_a_time(calls, monkeypatch):
     assert_close(out, expected_of(x, weight), torch.float32)
 
 
+def test_maps_whose_input_comes_in_parts(calls, monkeypatch):
+    x, weight = randn(3, 2, 68, 9, dtype=torch.float32), randn(3, 2, 3, 1, dtype=torch.float32, seed=1)
+    monkeypatch.setattr(launcher, "LARGEST_SCRATCH", 2 * 4 * 8 * 33 * 5)
+    out = alias_ops.conv2d_aliasing(x, weight, reduction="none")
+    assert calls == [2, 1]
+    assert_close(out, expected_of(x, weight), torch.float32)
+
+
 def test_the_table_is_made_of_layers_too(tmp_path):
     def case(n, dtype, triton, cuda):
         times = {"triton": {"median": triton}, "cuda": {"median": cuda}, "strided convolution": {"median": 1.0}}

@@ -9,8 +9,10 @@ from cuda_conv2d import (
     expected_of,
     integers,
     measured,
+    message_of_launch,
     numbers_of,
     operands,
+    prepared,
 )
 from cuda_kernels import LIMITS, emulated
 from helpers import assert_close
@@ -87,7 +89,7 @@ def test_geometries_in_fewer_bits(name, precision):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", packing.PRECISIONS)
-@pytest.mark.parametrize(("size", "kernel"), [(112, 3), (224, 3), (224, 7)])
+@pytest.mark.parametrize(("size", "kernel"), [(112, 3), (224, 3), ((224, 40), 7)])
 def test_sizes_of_image_networks(size, kernel, precision):
     x, weight = operands(1, 3, 10, size, kernel, precision)
     assert_measures(x, weight, precision, padding=kernel // 2)
@@ -105,6 +107,24 @@ def test_all_ways_to_come_in_parts_are_one(precision):
     first = next(iter(found.values()))
     assert_close(first, expected_of(x, weight, padding=1), ALLOWED[precision])
     assert all(torch.equal(first, out) for out in found.values())
+
+
+@pytest.mark.parametrize("limit", [118, 116])
+def test_each_barrier_is_needed(limit):
+    """The kernel itself without one of them, with one buffer of everything and with two."""
+    x, weight = operands(1, 5, 3, (66, 44), (3, 1))
+    arguments, _ = prepared(x, weight, padding=1, limit=limit << 10)
+    numbers = numbers_of(x, weight, 1, 1, 1, "tf32x3")
+    slabs, slab_buffers, parts, stage_buffers, passes = parts_of(numbers, limit << 10)
+    assert (slab_buffers, stage_buffers, passes) == ((1, 1, 1) if limit == 118 else (2, 2, 2))
+    # At the start of a pass and between its halves; in each turn, and with one buffer between two of them.
+    barriers = 2 * passes
+    for turns, buffers in ((3 * slabs * passes, slab_buffers), (3 * parts, stage_buffers)):
+        barriers += turns + (turns - passes if buffers == 1 else 0)
+    for which in range(barriers + 1):
+        emulated(DRIVER).leave_out(which)
+        message = message_of_launch(*arguments)
+        assert message.startswith("race in shared memory") if which < barriers else message == "", which
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "tf32x3"])

@@ -43,6 +43,7 @@ struct Measure : Residual<T, PRODUCTS> {
     const int g = lane() / 4, t = lane() % 4, last = a.layer.h.size - 1;
 #pragma unroll 1
     for (int tile = 0; tile < p.left_tiles; ++tile) {
+      warp_barrier();  // products want all lanes at one instruction, which the stores before may not leave
       const char* table = tables + tile * p.left_steps * kFragment;
       float c[PLANES][4] = {};
       for (int s = 0; s < p.left_steps; ++s) {
@@ -85,7 +86,6 @@ struct Measure : Residual<T, PRODUCTS> {
     const int g = lane() / 4, t = lane() % 4, plane_bytes = p.x_plane * kUnit;
     const char* tables = memory + p.left_at + tap * p.left_tiles * p.left_steps * kFragment + kUnit * lane();
     for (int task = warp(); task < count; task += kWarps) {
-      warp_barrier();  // products want all lanes at one instruction, which the task before may not leave
       const int plane = task / per_row * kPlanes, column = task % per_row * 8;
       const int channel = plane % kChannels, column_written = column + 2 * t;
       // ldmatrix takes addresses of two planes at once: the upper half of the lanes has the second one's.

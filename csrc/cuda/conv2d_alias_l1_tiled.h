@@ -114,7 +114,6 @@ struct TiledMeasure : Measure<T, PRODUCTS> {
     const int g = lane() / 4, t = lane() % 4, plane_bytes = tiles.slab_plane * kUnit;
     const int rows = taps_of_pass(a.layer, p, pass) * p.low_rows;
     for (int task = warp(); task < count; task += kWarps) {
-      warp_barrier();
       const int column_written = 8 * (slab.tile + task) + 2 * t;
       const char* from = memory + slab_place(p, index % tiles.slab_buffers, 0, 0) + 8 * task * kItem +
                          (kWide ? 4 * g : lane() / 16 * plane_bytes);
