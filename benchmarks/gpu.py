@@ -34,6 +34,7 @@ CHANNELS = 64
 CUDA_SIDES = (8, 14, 16, 28, 32, 56, 64, 112)
 POOL_SIZES = (14, 28, 32, 56, 112, 224)
 NETWORKS = [layer for layer in LAYERS if layer.name.startswith(("ResNet-50", "WRN-28-10"))]
+IN_PARTS = Conv("64→128 at 112, 3x3", 16, 64, 128, 112, 3)  # whose input the CUDA C++ kernel takes in parts
 TF32_SLACK = 500.0  # 1e-3 instead of 2e-6
 
 # ---- stages ----------------------------------------------------------------------------------------------------------
@@ -253,7 +254,7 @@ def cuda(run: Run) -> None:
     """The CUDA C++ kernels against Triton's: poolings, and against a copy of as many bytes; convolutions."""
     backends = ("reference",) if run.dry else ("triton", "cuda")
     for precision in ("tf32", "bfloat16", "float32"):
-        for conv in [Conv("tiny", 2, 3, 4, 8, 3)] if run.dry else CONV_ROWS:
+        for conv in [Conv("tiny", 2, 3, 4, 8, 3)] if run.dry else [*CONV_ROWS, IN_PARTS]:
             with tf32(precision == "tf32"):
                 _convolution_by_cuda(run, conv, precision, backends)
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
@@ -285,7 +286,7 @@ def sanitize(run: Run) -> None:
                 x = torch.randn(37, n, n, device=run.device).to(dtype).requires_grad_()
                 y = getattr(alias_ops, f"{pool}_pool2d")(x)
                 torch.autograd.grad(y, x, torch.randn_like(y))
-        for n, kernel in ((8, 1), (15, 3), (32, 3), (34, 1)):
+        for n, kernel in ((8, 1), (15, 3), (32, 3), (34, 1), (66, 1)):
             x = torch.randn(3, 18, n, n, device=run.device).to(dtype)
             weight = torch.randn(20, 18, kernel, kernel, device=run.device).to(dtype)
             alias_ops.conv2d_aliasing(x, weight, padding=kernel // 2)

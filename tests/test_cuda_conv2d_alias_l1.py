@@ -1,12 +1,22 @@
 """The one-pass convolution measure in CUDA C++, run on the CPU by the emulator, against the definition in float64."""
 
-import ctypes
 import json
 import re
 
 import pytest
 import torch
-from cuda_kernels import KERNELS, LIMITS, compiled, emulated, message_of, pointer
+from cuda_conv2d import (
+    DRIVER,
+    assert_measures,
+    expected_of,
+    integers,
+    launch,
+    measured,
+    numbers_of,
+    operands,
+    plan_of,
+)
+from cuda_kernels import KERNELS, LIMITS, compiled, emulated, pointer
 from helpers import LAYOUTS, assert_close, randn, spectrum_l1
 
 import alias_ops
@@ -15,76 +25,6 @@ from alias_ops.kernels import conv2d_alias_l1_cuda as launcher
 from alias_ops.kernels import conv2d_alias_l1_cuda_tables as packing
 from alias_ops.reference import conv2d_aliasing
 from benchmarks.gpu_report import write_fastest
-
-DRIVER = "conv2d_alias_l1.cpp"
-DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "tf32": torch.float32, "tf32x3": torch.float32}
-# Of results in TF32: operands of 11 bits, as float16 has them.
-ALLOWED = {"bfloat16": torch.bfloat16, "float16": torch.float16, "tf32": torch.float16, "tf32x3": torch.float32}
-
-
-def pair(value):
-    return value if isinstance(value, tuple) else (value, value)
-
-
-def numbers_of(x, weight, padding, dilation, groups, precision):
-    axes = [n for d in (0, 1) for n in (x.shape[d + 2], weight.shape[d + 2], pair(padding)[d], pair(dilation)[d])]
-    return [*x.shape[:2], len(weight), groups, packing.PRECISIONS.index(precision), *axes]
-
-
-def integers(values):
-    return (ctypes.c_int64 * len(values))(*values)
-
-
-def plan_of(numbers, limit):
-    out = integers([0] * len(packing.Plan._fields))
-    emulated(DRIVER).plan(integers(numbers), limit, out)
-    return packing.Plan(*out)
-
-
-def launch(x, packed, tables, numbers, limit, scale, scratch, out, copied=-1):
-    """One call of the emulated kernel; it writes every number of out, and reads nothing that is not x or a table."""
-    reach = 1 + sum((size - 1) * stride for size, stride in zip(x.shape, x.stride()))
-    for written in (scratch, out):
-        written.fill_(torch.nan)
-    message = message_of(
-        emulated(DRIVER).measure, integers(numbers), limit, pointer(x), integers(x.stride()), copied,
-        ctypes.c_int64(reach * x.element_size()), *map(pointer, (packed, *tables)), ctypes.c_float(scale),
-        pointer(scratch), pointer(out),
-    )  # fmt: skip
-    assert message == ""
-
-
-def measured(x, weight, padding=0, dilation=1, groups=1, precision="tf32x3", limit=LIMITS["sm_90"], copied=-1):
-    """Norms of every map, by the emulated kernel; and its plan."""
-    numbers = numbers_of(x, weight, padding, dilation, groups, precision)
-    plan = plan_of(numbers, limit)
-    assert plan.shared, "not served"
-    axes = [(x.shape[d + 2], weight.shape[d + 2], 2, pair(padding)[d], pair(dilation)[d]) for d in (0, 1)]
-    tables = packing.tables(tuple(axes), plan, precision, torch.device("cpu"))
-    packed = packing.packed_weight(weight, groups, plan, precision)
-    outputs = [-(-(size + 2 * p - d * (k - 1)) // 2) for size, k, _, p, d in axes]
-    scratch = torch.empty(launcher.scratch_numbers(plan, len(x), len(weight), groups, outputs[0] * outputs[1]))
-    out = torch.empty(len(x), len(weight))
-    launch(x, packed, tables, numbers, limit, packing.scale_of(precision), scratch, out, copied)
-    return out, plan
-
-
-def expected_of(x, weight, padding=0, dilation=1, groups=1):
-    return conv2d_aliasing(
-        x.double(), weight.double(), stride=2, padding=padding, dilation=dilation, groups=groups, reduction="none"
-    )
-
-
-def assert_measures(x, weight, precision="tf32x3", limit=LIMITS["sm_90"], copied=-1, scale=None, **geometry):
-    out, plan = measured(x, weight, precision=precision, limit=limit, copied=copied, **geometry)
-    assert_close(out, expected_of(x, weight, **geometry), ALLOWED[precision], scale=scale)
-    return out, plan
-
-
-def operands(batch, channels, outputs, size, kernel, precision="tf32x3", groups=1):
-    x = randn(batch, channels, *pair(size), dtype=DTYPES[precision])
-    return x, randn(outputs, channels // groups, *pair(kernel), dtype=DTYPES[precision], seed=1)
-
 
 # ---- geometry --------------------------------------------------------------------------------------------------------
 
@@ -109,13 +49,11 @@ CASES = {
     "depthwise": ((1, 3, 3, 7, 3), {"padding": 1, "groups": 3}),
     "more outputs than a block's": ((1, 2, 130, 6, 1), {}),
     "more images than a block's": ((17, 2, 3, 8, 1), {}),
-    "bands": ((1, 2, 3, (34, 36), 3), {"padding": 1}),
-    "bands, groups": ((1, 2, 18, (34, 20), 1), {"groups": 2}),
 }
 
 
 # Every way to cut a map.
-FEWER = ("rows of 16 outputs", "two rows a tile", "7 x 7 outputs", "four rows a tile", "kernel 1", "groups", "bands")
+FEWER = ("rows of 16 outputs", "two rows a tile", "7 x 7 outputs", "four rows a tile", "kernel 1", "groups")
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -123,7 +61,7 @@ def test_geometries_in_float32(name):
     sizes, geometry = CASES[name]
     x, weight = operands(*sizes, groups=geometry.get("groups", 1))
     _, plan = assert_measures(x, weight, **geometry)
-    assert (plan.bands > 1) == name.startswith("bands")
+    assert plan.bands == plan.cluster == 1
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16", "tf32"])
@@ -246,12 +184,12 @@ def calls(monkeypatch):
         pytest.skip(reason)
     listed, limit = [], LIMITS["sm_90"]
 
-    def plan(like, layer, shared_memory):
-        return torch.tensor(plan_of(layer, shared_memory))
+    def plan(like, layer, shared_memory, clusters):
+        return torch.tensor(plan_of(layer, shared_memory, clusters))
 
-    def serve(x, weight, left, right, wave_h, wave_w, layer, shared_memory, scale, scratch, out):
+    def serve(x, weight, left, right, wave_h, wave_w, layer, shared_memory, clusters, scale, scratch, out):
         listed.append(len(x))
-        launch(x, weight, (left, right, wave_h, wave_w), layer, shared_memory, scale, scratch, out)
+        launch(x, weight, (left, right, wave_h, wave_w), layer, shared_memory, clusters, scale, scratch, out)
         return True
 
     with torch.library._scoped_library("alias_ops", "FRAGMENT") as fragment:
@@ -261,6 +199,7 @@ def calls(monkeypatch):
         fragment.impl("_cuda_conv2d_alias_l1", serve, "CPU")
         monkeypatch.setattr(_backend, "_why_no_cuda", lambda device_type: "")
         monkeypatch.setattr(launcher, "_shared_memory", lambda device: limit)
+        monkeypatch.setattr(launcher, "_clusters", lambda device: True)
         launcher._plan.cache_clear()
         with alias_ops.backend("cuda"):
             yield listed
@@ -306,6 +245,18 @@ def test_no_images(calls):
 def test_residuals_in_memory_a_chunk_at_a_time(calls, monkeypatch):
     x, weight = randn(3, 2, 34, 34, dtype=torch.float32), randn(3, 2, 1, 1, dtype=torch.float32, seed=1)
     monkeypatch.setattr(launcher, "LARGEST_SCRATCH", 2 * 4 * 8 * 17 * 17)
+    assert alias_ops.conv2d_aliasing(x, weight, reduction="none").shape == (3, 3)
+    assert calls == [3]  # a cluster keeps them on chip
+    calls.clear()
+    monkeypatch.setattr(launcher, "_clusters", lambda device: False)
+    out = alias_ops.conv2d_aliasing(x, weight, reduction="none")
+    assert calls == [2, 1]
+    assert_close(out, expected_of(x, weight), torch.float32)
+
+
+def test_maps_whose_input_comes_in_parts(calls, monkeypatch):
+    x, weight = randn(3, 2, 68, 9, dtype=torch.float32), randn(3, 2, 3, 1, dtype=torch.float32, seed=1)
+    monkeypatch.setattr(launcher, "LARGEST_SCRATCH", 2 * 4 * 8 * 33 * 5)
     out = alias_ops.conv2d_aliasing(x, weight, reduction="none")
     assert calls == [2, 1]
     assert_close(out, expected_of(x, weight), torch.float32)
@@ -343,7 +294,7 @@ def test_gradients_are_those_of_the_other_backends(calls):
 # ---- what the compiler makes of it -----------------------------------------------------------------------------------
 
 SOURCE = """
-#include "conv2d_alias_l1_kernel.h"
+#include "conv2d_alias_l1_tiled.h"
 using namespace alias_ops::cuda;
 using namespace alias_ops::cuda::conv2d;
 namespace alias_ops::cuda::conv2d {
@@ -351,8 +302,14 @@ template __global__ void conv2d_alias_l1_kernel<BFloat16, 1>(const Arguments);
 template __global__ void conv2d_alias_l1_kernel<Half, 1>(const Arguments);
 template __global__ void conv2d_alias_l1_kernel<float, 1>(const Arguments);
 template __global__ void conv2d_alias_l1_kernel<float, 3>(const Arguments);
+template __global__ void conv2d_alias_l1_tiled_kernel<BFloat16, 1>(const Arguments);
+template __global__ void conv2d_alias_l1_tiled_kernel<Half, 1>(const Arguments);
+template __global__ void conv2d_alias_l1_tiled_kernel<float, 1>(const Arguments);
+template __global__ void conv2d_alias_l1_tiled_kernel<float, 3>(const Arguments);
 template __global__ void residual_l1_kernel<1>(const Arguments);
 template __global__ void residual_l1_kernel<3>(const Arguments);
+template __global__ void large_residual_l1_kernel<1>(const Arguments);
+template __global__ void large_residual_l1_kernel<3>(const Arguments);
 }  // namespace alias_ops::cuda::conv2d
 """
 
@@ -361,7 +318,7 @@ template __global__ void residual_l1_kernel<3>(const Arguments);
 def test_every_kernel_fits(architecture):
     """No register spilled, nothing on the stack; shared memory is the plan's, which is held against the same limits."""
     kernels = compiled(SOURCE, architecture)
-    assert len(kernels) == 6
+    assert len(kernels) == 12
     for kernel in kernels:
         assert kernel.spilled == kernel.stack == kernel.shared == 0, kernel
         assert kernel.registers <= 255

@@ -16,6 +16,15 @@ FAULTS = {
     "beyond global": "read of 4 bytes outside of every tensor",
     "written twice": "output written twice",
 }
+# Of blocks that read each other's shared memory: each message is one of these, whichever block is seen first.
+CLUSTER_FAULTS = {
+    "no barrier before": ("race in shared memory",),
+    "no barrier behind": ("a block leaves while another one reads of it", "shared memory of a block that has left"),
+    "overwritten": ("race in shared memory",),
+    "no such block": ("no block 4 in the cluster",),
+    "beyond theirs": ("shared memory of 64 bytes accessed at 64",),
+    "one block leaves": ("threads wait for others that never come",),
+}
 
 
 def product(precision: int, fault: int) -> tuple[str, torch.Tensor, torch.Tensor]:
@@ -46,6 +55,29 @@ def test_every_fault_is_seen(fault):
         assert y.isnan().all()
     else:
         assert message.startswith(expected)
+
+
+def passed_on(blocks: int, fault: int) -> tuple[str, torch.Tensor, torch.Tensor]:
+    x = randn(blocks, 16).float()
+    y = torch.full_like(x, torch.nan)
+    return message_of(emulated("selftest.cpp").run_cluster, *map(pointer, (x, y)), blocks, fault), x, y
+
+
+def test_blocks_of_a_cluster_read_each_other():
+    message, x, y = passed_on(8, 0)
+    assert message == ""
+    assert torch.equal(y.view(2, 4, 16), 2 * x.view(2, 4, 16).roll(-1, 1))
+
+
+@pytest.mark.parametrize("fault", range(1, len(CLUSTER_FAULTS) + 1), ids=CLUSTER_FAULTS)
+def test_every_fault_of_a_cluster_is_seen(fault):
+    message, _, _ = passed_on(4, fault)
+    assert message.startswith(list(CLUSTER_FAULTS.values())[fault - 1])
+
+
+def test_a_grid_is_whole_clusters():
+    message, _, _ = passed_on(6, 0)
+    assert message == "a grid must be whole clusters, got 6"
 
 
 @pytest.mark.parametrize("half", [0, 1], ids=["bfloat16", "float16"])

@@ -1,20 +1,24 @@
-"""``conv2d_alias_l1`` by the CUDA C++ kernel: identity 4 in one pass, for stride 2 and maps of up to 32 x 32 outputs.
+"""``conv2d_alias_l1`` by CUDA C++ kernels: identity 4 in one pass, for stride 2 and maps of up to 112 x 112 outputs.
 
 What it does not serve is for the Triton kernels: other strides, kernels of even size or above 7, larger maps, and calls
 that bring the layer's output, which identity 7 makes cheaper than any convolution.
 """
 
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import torch
 
+from .. import _backend
 from ._precision import products
 from .conv2d_alias_l1_cuda_tables import PRECISIONS, STRIDE, Plan, packed_weight, scale_of, tables
 
 __all__ = ["conv2d_alias_l1", "images_at_once", "plan_of", "precision_of", "scratch_numbers"]
 
-# Where a map is cut into bands its residual goes through memory, a chunk of images at a time: about what the second
-# level of an H200's caches holds.
+# The first architecture with clusters of blocks.
+CLUSTERS = 90
+
+# Where a map's bands make no cluster, or are too many for one, its residual goes through memory, a chunk of images at a
+# time: about what the second level of an H200's caches holds.
 LARGEST_SCRATCH = 64 << 20
 
 # Images of a block at most: beyond it, a plan does not depend on the batch.
@@ -38,20 +42,30 @@ def _shared_memory(device: torch.device) -> int:
     return getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin", 0)
 
 
+@cache
+def _clusters(device: torch.device) -> bool:
+    """Whether blocks can read each other's shared memory: the chip has clusters, and code was compiled for it."""
+    major, minor = torch.cuda.get_device_capability(device)
+    extension, _ = _backend.cuda_extension()
+    compiled = extension.build_info()["architectures"].split() if extension else []
+    # A chip takes the newest code that is no newer than itself.
+    return any(CLUSTERS <= int(architecture) <= 10 * major + minor for architecture in compiled)
+
+
 @lru_cache(maxsize=PLANS)
-def _plan(*numbers: int, shared_memory: int) -> Plan:
-    made = torch.ops.alias_ops._cuda_conv2d_alias_l1_plan(torch.empty(0), numbers, shared_memory)
+def _plan(*numbers: int, shared_memory: int, clusters: bool) -> Plan:
+    made = torch.ops.alias_ops._cuda_conv2d_alias_l1_plan(torch.empty(0), numbers, shared_memory, clusters)
     return Plan(*made.tolist())
 
 
-def plan_of(numbers: list[int], shared_memory: int) -> Plan:
+def plan_of(numbers: list[int], shared_memory: int, clusters: bool) -> Plan:
     """The plan of a layer; its batch counts as far as a block's images do."""
-    return _plan(min(numbers[0], MOST_IMAGES), *numbers[1:], shared_memory=shared_memory)
+    return _plan(min(numbers[0], MOST_IMAGES), *numbers[1:], shared_memory=shared_memory, clusters=clusters)
 
 
 def scratch_numbers(plan: Plan, images: int, outputs: int, groups: int, area: int) -> int:
     """Numbers of the residuals that go through memory."""
-    return 0 if plan.bands == 1 else images * groups * -(-outputs // groups // 8) * 8 * area
+    return 0 if plan.on_chip else images * groups * -(-outputs // groups // 8) * 8 * area
 
 
 def images_at_once(plan: Plan, batch: int, outputs: int, groups: int, area: int) -> int:
@@ -79,8 +93,8 @@ def conv2d_alias_l1(
     layer = [x.shape[1], len(weight), groups, PRECISIONS.index(precision), *axes[0], *axes[1]]
     if x.shape[1] == 0 or max(len(x), *layer) >= LARGEST_NUMBER:
         return False
-    shared_memory = _shared_memory(x.device)
-    plan = plan_of([len(x), *layer], shared_memory)
+    shared_memory, clusters = _shared_memory(x.device), _clusters(x.device)
+    plan = plan_of([len(x), *layer], shared_memory, clusters)
     if not plan.shared:
         return False
     area = 1
@@ -95,7 +109,7 @@ def conv2d_alias_l1(
         piece = x[first : first + together]
         images = len(piece)
         served = torch.ops.alias_ops._cuda_conv2d_alias_l1(
-            piece, packed, *prepared, [images, *layer], shared_memory, scale_of(precision),
+            piece, packed, *prepared, [images, *layer], shared_memory, clusters, scale_of(precision),
             scratch[: scratch_numbers(plan, images, len(weight), groups, area)], out[first : first + together],
         )  # fmt: skip
         if not served:

@@ -43,6 +43,10 @@ class Plan(NamedTuple):
     output_tiles: int
     images: int
     x_buffers: int
+    cluster: int
+    taps: int
+    passes: int
+    on_chip: int
 
 
 class Tables(NamedTuple):
@@ -103,13 +107,15 @@ def padded(matrix: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
 
 
 def _left_table(axis: Axis, plan: Plan, precision: str) -> torch.Tensor:
-    """-> [band, tap, tile, step, lane, word]: Q of the height, a band's rows together."""
+    """-> [band, pass, tile, step, lane, word]: Q of the height, a band's rows of a pass's taps together."""
     select, low = designs.tap_factors(*axis)
     sixteen = dtype_of(precision).itemsize == 2
     difference = rounded_in_sum((low - select) * LOW_SCALE.get(precision, 1.0), precision)
     height = plan.left_steps * (16 if sixteen else 8)
     bands = padded(difference, plan.bands * plan.low_rows, height).unflatten(1, (plan.bands, plan.low_rows))
-    return left_operands(padded(bands.transpose(0, 1), 16 * plan.left_tiles, height), sixteen)
+    taps = F.pad(bands, (0, 0, 0, 0, 0, 0, 0, plan.passes * plan.taps - axis[1]))
+    passes = taps.transpose(0, 1).unflatten(1, (plan.passes, plan.taps)).flatten(2, 3)
+    return left_operands(padded(passes, 16 * plan.left_tiles, height), sixteen)
 
 
 def _right_table(axis: Axis, plan: Plan, precision: str) -> torch.Tensor:

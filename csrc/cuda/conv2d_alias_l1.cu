@@ -1,6 +1,6 @@
 // conv2d_alias_l1 on CUDA: its kernels and their launches.
 #include "conv2d_alias_l1.h"
-#include "conv2d_alias_l1_kernel.h"
+#include "conv2d_alias_l1_tiled.h"
 #include "launch.h"
 
 namespace alias_ops::cuda {
@@ -32,13 +32,40 @@ bool launch(const Arguments& call, Place where, int64_t blocks, int threads, int
   return true;
 }
 
+// The same in clusters of blocks, of which ``blocks`` is a multiple. That a chip has none of that size, or no room for
+// one, is an error and not another backend's turn: the caller's tables and scratch are those of a cluster.
+template <auto KERNEL>
+bool launch_clusters(const Arguments& call, Place where, int64_t blocks, int threads, int bytes, int cluster) {
+  if (!allows<KERNEL>(where.device, bytes)) return false;
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim.x = unsigned(cluster), attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+  cudaLaunchConfig_t configuration{};
+  configuration.gridDim = dim3(unsigned(blocks)), configuration.blockDim = dim3(unsigned(threads));
+  configuration.dynamicSmemBytes = size_t(bytes), configuration.stream = static_cast<cudaStream_t>(where.stream);
+  configuration.attrs = &attribute, configuration.numAttrs = 1;
+  const std::string doing = "launching clusters of " + std::to_string(cluster) + " blocks with " +
+                            std::to_string(bytes) + " bytes of shared memory each";
+  check(cudaLaunchKernelEx(&configuration, KERNEL, call), doing.c_str());
+  return true;
+}
+
 template <class T, int PRODUCTS>
 bool measure(const Arguments& call, Place where) {
   const Layer& layer = call.layer;
   const int64_t blocks = block_count(layer, call.plan), maps = int64_t(layer.batch) * scratch_outputs(layer);
   if (blocks > kMostBlocks || maps > kMostBlocks) return false;
-  if (!launch<conv2d_alias_l1_kernel<T, PRODUCTS>>(call, where, blocks, kThreads, call.plan.shared)) return false;
-  if (whole_map(call.plan)) return true;
+  if (tiled(call.plan)) {
+    constexpr auto kTiled = conv2d_alias_l1_tiled_kernel<T, PRODUCTS>;
+    constexpr auto kLarge = large_residual_l1_kernel<PRODUCTS>;
+    return launch<kTiled>(call, where, blocks, kThreads, call.plan.shared) &&
+           launch<kLarge>(call, where, maps, kThreads, large_spectrum_bytes(layer));
+  }
+  constexpr auto kKernel = conv2d_alias_l1_kernel<T, PRODUCTS>;
+  const Plan& p = call.plan;
+  if (p.cluster > 1) return launch_clusters<kKernel>(call, where, blocks, kThreads, p.shared, p.cluster);
+  if (!launch<kKernel>(call, where, blocks, kThreads, p.shared)) return false;
+  if (on_chip(p)) return true;
   return launch<residual_l1_kernel<PRODUCTS>>(call, where, maps, 32 * kSpectrumWarps, spectrum_bytes(layer));
 }
 

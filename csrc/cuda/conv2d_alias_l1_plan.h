@@ -2,84 +2,32 @@
 // check all of it. benchmarks/NOTES.md, "CUDA C++: one-pass convolution measure", has the reasons.
 #pragma once
 
-#include "numbers.h"
-#include "ops.h"
+#include "conv2d_alias_l1_tiled_plan.h"
 
 namespace alias_ops::cuda::conv2d {
-
-constexpr int kWarps = 8;
-constexpr int kThreads = 32 * kWarps;
-constexpr int kTilesOfWarp = 2;                // tiles of 16 strided outputs, times all output channels of a block
-constexpr int kSlots = kWarps * kTilesOfWarp;  // tiles of a block
-constexpr int kOutputTiles = 16;               // of 8 output channels, of a block
-constexpr int kUnit = 16;                      // bytes that move together
-constexpr int kFragment = 512;                 // bytes of one operand tile of 16 rows, as a warp holds it
-constexpr int kStride = 2;                     // of the layer
-constexpr int kLargestKernel = 7;
-constexpr int kLargestOutput = 32;  // along an axis
-constexpr int kLargestInput = 256;  // no map beyond it fits; keeps sizes in bytes far below 2^31
-
-ALIAS_OPS_BOTH int ceil_div(int a, int b) { return (a + b - 1) / b; }
-ALIAS_OPS_BOTH bool sixteen_bits(Precision p) { return p == Precision::kBFloat16 || p == Precision::kFloat16; }
-ALIAS_OPS_BOTH int numbers_of_unit(Precision p) { return sixteen_bits(p) ? 8 : 4; }
-// Channels that one step of the products over channels takes: 32 bytes of a weight's row.
-ALIAS_OPS_BOTH int channels_of_chunk(Precision p) { return 2 * numbers_of_unit(p); }
-// Units that one ldmatrix brings of a channel: of 8 channels, or two times 8.
-ALIAS_OPS_BOTH int units_of_load(Precision p) { return sixteen_bits(p) ? 2 : 4; }
-
-// The next number that is `rest` modulo `modulus`.
-ALIAS_OPS_BOTH int up_to(int value, int rest, int modulus) {
-  return value + ((rest - value) % modulus + modulus) % modulus;
-}
-
-// Along one axis; outputs is that of the layer, so of the strided map.
-struct Axis {
-  int size, kernel, padding, dilation, outputs;
-};
-
-ALIAS_OPS_BOTH Axis axis_of(int size, int kernel, int padding, int dilation) {
-  return {size, kernel, padding, dilation, ceil_div(size + 2 * padding - dilation * (kernel - 1), kStride)};
-}
-
-struct Layer {
-  Axis h, w;
-  int batch, channels, outputs, groups;
-  Precision precision;
-};
-
-// Distances are in units of 16 bytes, places in bytes from the start of a block's shared memory.
-struct Plan {
-  // A tile is `rows` x `columns` strided outputs; a row of the map has column_tiles of them.
-  int rows, columns, column_tiles, row_groups;
-  int images;                 // of a block; 1 where the map is cut into bands
-  int bands, groups_of_band;  // of row_groups
-  int chunks, output_blocks;  // of a group of channels
-  // x of a chunk: [image][channel][row][unit]; low: [image][strided row][channel][unit].
-  int row_units;              // of a row of x and of low, as the right product takes them
-  int load_units, load_rows;  // units of a row, and rows, in a load of the right product
-  int x_row, x_plane, x_image, x_buffers;
-  int low_channel, low_row, low_image, low_buffers, low_rows;  // as many buffers of weights
-  int left_tiles, left_steps;                 // of the product along the height: tiles of 16 rows, steps along h
-  int right_steps;                            // of the product along the width
-  int left_bytes, right_bytes, weight_bytes;  // tables of a band; the weight's share of a step
-  int x_at, low_at, weight_at, left_at, right_at, zero_at;
-  int residual_column, residual_row, residual_image;  // floats: the residual on chip, [image][n][m][output]
-  int shared;                                         // bytes, 0 where the layer is not one of this kernel's
-};
-
-ALIAS_OPS_BOTH bool whole_map(const Plan& p) { return p.bands == 1; }
-ALIAS_OPS_BOTH int tiles_of_image(const Plan& p) { return p.groups_of_band * p.column_tiles; }
-ALIAS_OPS_BOTH int steps(const Layer& l, const Plan& p) { return p.chunks * l.h.kernel; }
-
-ALIAS_OPS_BOTH bool serves_axis(const Axis& a) {
-  const bool kernel = a.kernel == 1 || a.kernel == 3 || a.kernel == 5 || a.kernel == 7;
-  return kernel && a.size > 0 && a.size <= kLargestInput && a.outputs > 0 && a.outputs <= kLargestOutput;
-}
 
 // Columns of a row of x that are read: those behind the map are zeros.
 ALIAS_OPS_BOTH int columns_kept(const Layer& l, const Plan& p) {
   const int taken = p.row_units * numbers_of_unit(l.precision), tiles = 8 * ceil_div(l.w.size, 8);
   return taken > tiles ? taken : tiles;
+}
+
+// The residual on chip, which lies where everything else was; of a cluster, each block its band's.
+ALIAS_OPS_BOTH int residual_bytes(const Plan& p) {
+  if (whole_map(p)) return 4 * p.images * p.residual_image;
+  return p.cluster > 1 ? p.sums_at + 4 * p.group_tiles * kWarps * 8 : 0;
+}
+
+ALIAS_OPS_BOTH void lay_out_residual(const Layer& l, Plan& p, int cluster) {
+  const int tiles = ceil_div(l.outputs / l.groups, 8);
+  p.cluster = cluster;
+  p.group_tiles = ceil_div(tiles < kOutputTiles ? tiles : kOutputTiles, cluster);
+  // Blocks trade groups of tiles: of three blocks, the last one's group may be smaller than the room that it needs.
+  const int kept = p.group_tiles * cluster < kOutputTiles ? kOutputTiles : p.group_tiles * cluster;
+  p.residual_column = 8 * kept + 8;
+  p.residual_row = p.column_tiles * p.columns * p.residual_column + 8;
+  p.residual_image = p.low_rows * p.residual_row;
+  p.sums_at = 4 * p.residual_image;
 }
 
 // Where the parts of shared memory lie; `buffers` of x, two of low if more than one.
@@ -93,54 +41,24 @@ ALIAS_OPS_BOTH int lay_out(Plan& p, int buffers) {
   p.low_at = p.weight_at + p.low_buffers * p.weight_bytes;
   p.x_at = p.low_at + p.low_buffers * p.images * p.low_image * kUnit;
   const int working = p.x_at + p.x_buffers * p.images * p.x_image * kUnit;
-  const int residual = whole_map(p) ? 4 * p.images * p.residual_image : 0;
-  return working > residual ? working : residual;
+  return working > residual_bytes(p) ? working : residual_bytes(p);
 }
 
 // The plan of a layer, with shared == 0 where it does not fit into `limit` bytes of shared memory or is not served.
-ALIAS_OPS_BOTH Plan plan_of(const Layer& l, int limit) {
-  Plan p{};
-  if (!serves_axis(l.h) || !serves_axis(l.w)) return p;
-  const int N = l.h.outputs, M = l.w.outputs, unit = numbers_of_unit(l.precision);
-  p.rows = M > 8 ? 1 : M > 4 ? 2 : 4;
-  p.columns = 16 / p.rows;
-  p.column_tiles = ceil_div(M, p.columns);
-  p.row_groups = ceil_div(N, p.rows);
-  p.bands = ceil_div(p.row_groups, kSlots / p.column_tiles);
-  p.groups_of_band = ceil_div(p.row_groups, p.bands);
-  if (p.column_tiles > 1) p.groups_of_band = up_to(p.groups_of_band, 0, 2);  // a warp's two tiles share their columns
-  p.bands = ceil_div(p.row_groups, p.groups_of_band);
-  p.chunks = ceil_div(l.channels / l.groups, channels_of_chunk(l.precision));
-  p.output_blocks = ceil_div(l.outputs / l.groups, 8 * kOutputTiles);
-
-  // A load of the right product is 2 or 4 units: of one row, or of neighbouring ones where these are so short.
-  const int load = units_of_load(l.precision);
-  p.load_units = load / p.rows;
-  if (p.load_units == 0) p.load_units = 1;
-  while (p.load_units < load && p.load_units < ceil_div(l.w.size, unit)) p.load_units *= 2;
-  p.load_rows = load / p.load_units;
-  p.row_units = up_to(ceil_div(l.w.size, unit), 0, p.load_units);
-  const int kept_units = ceil_div(columns_kept(l, p), unit);
+// `clusters`: whether the chip, and the code for it, have them.
+ALIAS_OPS_BOTH Plan kept_plan_of(const Layer& l, int limit, bool clusters) {
+  Plan p = cut_of(l);
+  const int unit = numbers_of_unit(l.precision), kept_units = ceil_div(columns_kept(l, p), unit);
   // Eight rows meet in one ldmatrix, four rows of eight floats in one load of the left product: each on banks of its
   // own.
   p.x_row = sixteen_bits(l.precision) ? up_to(p.row_units, 1, 2) : up_to(kept_units, 2, 4);
   p.x_plane = up_to(l.h.size * p.x_row, 1, 2);
   p.x_image = channels_of_chunk(l.precision) * p.x_plane;
-  p.low_rows = p.groups_of_band * p.rows;
-  p.low_channel = up_to(p.row_units, 1, 2);
-  p.low_row = up_to(channels_of_chunk(l.precision) * p.low_channel, sixteen_bits(l.precision) ? 1 : 2, 4);
-  p.low_image = p.low_rows * p.low_row;
-
-  p.left_tiles = ceil_div(p.low_rows, 16);
-  p.left_steps = ceil_div(l.h.size, 2 * unit);
-  p.right_steps = p.rows * p.row_units;
-  p.left_bytes = l.h.kernel * p.left_tiles * p.left_steps * kFragment;
+  take_taps(l, p, 1);
   p.right_bytes = l.w.kernel * p.column_tiles * p.right_steps * kFragment;
-  p.weight_bytes = l.w.kernel * kOutputTiles * 8 * 2 * kUnit;
 
-  p.residual_column = 8 * kOutputTiles + 8;
-  p.residual_row = p.column_tiles * p.columns * p.residual_column + 8;
-  p.residual_image = p.low_rows * p.residual_row;
+  lay_out_residual(l, p, clusters && p.bands <= kLargestCluster ? p.bands : 1);
+  if (p.cluster > 1 && residual_bytes(p) > limit) lay_out_residual(l, p, 1);
 
   p.images = whole_map(p) ? kSlots / tiles_of_image(p) : 1;
   if (p.images > l.batch) p.images = l.batch > 0 ? l.batch : 1;
@@ -158,13 +76,23 @@ ALIAS_OPS_BOTH Plan plan_of(const Layer& l, int limit) {
   return p;
 }
 
+// The same, of whichever way there is: x on chip as a whole, or in parts.
+ALIAS_OPS_BOTH Plan plan_of(const Layer& l, int limit, bool clusters) {
+  if (!serves_axis(l.h) || !serves_axis(l.w)) return {};
+  if (l.h.outputs <= kLargestKept && l.w.outputs <= kLargestKept) {
+    const Plan p = kept_plan_of(l, limit, clusters);
+    if (p.shared > 0) return p;
+  }
+  return tiled_plan_of(l, limit);
+}
+
 // What tables and weights depend on, in the order of Plan in alias_ops/kernels/conv2d_alias_l1_cuda_tables.py.
-constexpr int kPlanNumbers = 14;
+constexpr int kPlanNumbers = 18;
 
 ALIAS_OPS_BOTH void plan_numbers(const Plan& p, int64_t* out) {
-  const int numbers[kPlanNumbers] = {p.shared,        p.rows,       p.columns,   p.column_tiles, p.low_rows,
-                                     p.bands,         p.chunks,     p.row_units, p.left_tiles,   p.left_steps,
-                                     p.output_blocks, kOutputTiles, p.images,    p.x_buffers};
+  const int numbers[kPlanNumbers] = {p.shared, p.rows,      p.columns,    p.column_tiles, p.low_rows,      p.bands,
+                                     p.chunks, p.row_units, p.left_tiles, p.left_steps,   p.output_blocks, kOutputTiles,
+                                     p.images, p.x_buffers, p.cluster,    p.taps,         p.passes,        on_chip(p)};
   for (int i = 0; i < kPlanNumbers; ++i) out[i] = numbers[i];
 }
 
@@ -179,15 +107,17 @@ ALIAS_OPS_BOTH int64_t block_count(const Layer& l, const Plan& p) {
   return int64_t(ceil_div(l.batch, p.images)) * p.bands * l.groups * p.output_blocks;
 }
 
-// Neighbours share x: outputs first, then groups, bands, images.
+// Neighbours share x: outputs first, then groups, bands, images. Those of a cluster are one map's bands.
 ALIAS_OPS_BOTH Block block_of(const Layer& l, const Plan& p, int64_t index) {
   Block b{};
+  const int band = int(index % p.cluster);
+  index /= p.cluster;
   b.output = int(index % p.output_blocks) * 8 * kOutputTiles;
   index /= p.output_blocks;
   b.group = int(index % l.groups);
   index /= l.groups;
-  b.band = int(index % p.bands);
-  b.image = int(index / p.bands) * p.images;
+  b.band = p.cluster > 1 ? band : int(index % p.bands);
+  b.image = int(p.cluster > 1 ? index : index / p.bands) * p.images;
   return b;
 }
 
@@ -242,17 +172,61 @@ ALIAS_OPS_BOTH int sample_steps(int n) { return ceil_div(n, 8); }
 // Bytes of an axis' table: [tile][step] operand tiles.
 ALIAS_OPS_BOTH int wave_bytes(int n) { return pair_tiles(n) * sample_steps(n) * kFragment; }
 
+// Between the two axes the blocks of a cluster trade: each brings its group of output channels of every row of the
+// other bands, once those are transformed along the width, and puts them where its own rows' other channels were, which
+// those bands brought meanwhile. A thread brings the same 16 bytes of a pixel after the other, kTurns of them.
+constexpr int kTurns = 25;
+
+struct Pixel {
+  int band, row, column;
+};
+
+ALIAS_OPS_BOTH int rows_of_band(const Layer& l, const Plan& p, int band) {
+  const int rows = l.h.outputs - band * p.low_rows;
+  return rows < p.low_rows ? rows : p.low_rows;
+}
+ALIAS_OPS_BOTH int group_units(const Plan& p) { return 2 * p.group_tiles; }
+ALIAS_OPS_BOTH int columns_traded(const Layer& l) { return 2 * pairs(l.w.outputs); }
+// A row at most, so that a thread's next pixel is in the same row or in the next one.
+ALIAS_OPS_BOTH int pixels_at_once(const Layer& l, const Plan& p) {
+  const int most = kThreads / group_units(p), columns = columns_traded(l);
+  return most < columns ? most : columns;
+}
+// `taking`: whether there is anything for the thread at all; if not, its first pixel is beyond the last one.
+ALIAS_OPS_BOTH Pixel first_pixel(const Plan& p, int own, int column, bool taking) {
+  return {!taking ? p.bands : own == 0 ? 1 : 0, 0, column};
+}
+ALIAS_OPS_BOTH bool is_there(const Layer& l, const Plan& p, const Pixel& pixel) {
+  return pixel.band * p.low_rows + pixel.row < l.h.outputs;
+}
+ALIAS_OPS_BOTH void go_on(const Layer& l, const Plan& p, int own, Pixel& pixel) {
+  pixel.column += pixels_at_once(l, p);
+  const bool next_row = pixel.column >= columns_traded(l);
+  pixel.column -= next_row ? columns_traded(l) : 0;
+  pixel.row += next_row ? 1 : 0;
+  const bool next_band = pixel.row == p.low_rows;
+  pixel.row = next_band ? 0 : pixel.row;
+  pixel.band += !next_band ? 0 : pixel.band + 1 == own ? 2 : 1;
+}
+// The first float of a group of a pixel.
+ALIAS_OPS_BOTH int group_place(const Plan& p, const Pixel& pixel, int group) {
+  return pixel.row * p.residual_row + pixel.column * p.residual_column + 8 * p.group_tiles * group;
+}
+
 // Floats between the residual's parts where it goes through memory: [image][outputs / 8][n][m][8].
 ALIAS_OPS_BOTH int64_t scratch_map(const Layer& l) { return int64_t(l.h.outputs) * l.w.outputs * 8; }
 ALIAS_OPS_BOTH int scratch_outputs(const Layer& l) { return l.groups * ceil_div(l.outputs / l.groups, 8); }
 
-// The last transform of such a residual, eight maps a block: [n][m][8] in shared memory.
+// The last transform of such a residual, eight maps a block. Maps that one block of x's kernel kept: [n][m][8] in
+// shared memory; larger ones: [n][cosines and sines of eight frequencies][8].
 constexpr int kSpectrumWarps = 4;
 
 ALIAS_OPS_BOTH int spectrum_row(int M) { return 8 * up_to(M, 0, 4) + 8; }
 ALIAS_OPS_BOTH int spectrum_bytes(const Layer& l) {
   return 4 * (l.h.outputs * spectrum_row(l.w.outputs) + 8 * kSpectrumWarps);
 }
+constexpr int kLargeSpectrumRow = 8 * 16 + 8;
+ALIAS_OPS_BOTH int large_spectrum_bytes(const Layer& l) { return 4 * (l.h.outputs * kLargeSpectrumRow + 8 * kWarps); }
 
 // ---- a call
 // ----------------------------------------------------------------------------------------------------------
@@ -267,7 +241,7 @@ struct Arguments {
   const float *wave_h, *wave_w;                 // [tile][step] operand tiles
   float scale;                                  // of the result
   float* out;                                   // [batch][outputs]
-  float* scratch;  // where a map is cut into bands: its residuals, [batch][scratch_outputs][N][M][8]
+  float* scratch;  // where a map's bands make no cluster: its residuals, [batch][scratch_outputs][N][M][8]
   Layer layer;
   Plan plan;
 };
@@ -277,7 +251,7 @@ ALIAS_OPS_BOTH int64_t weight_bytes(const Layer& l, const Plan& p) {
 }
 
 ALIAS_OPS_BOTH int64_t scratch_bytes(const Layer& l, const Plan& p) {
-  return whole_map(p) ? 0 : 4 * int64_t(l.batch) * scratch_outputs(l) * scratch_map(l);
+  return on_chip(p) ? 0 : 4 * int64_t(l.batch) * scratch_outputs(l) * scratch_map(l);
 }
 
 // The largest of 16, 8 and 4 bytes that every row of x can be copied by; 0: one number at a time.

@@ -84,6 +84,18 @@ ALIAS_OPS_DEVICE float moduli(float cc, float sc, float cs, float ss, bool f_alo
 struct Maps {
   float* maps;
   int row, column, N, M;
+
+  ALIAS_OPS_DEVICE float* row_at(int n) const { return maps + n * row; }
+};
+
+// The same, but `rows` rows at a time are `band` floats apart.
+struct BandedMaps : Maps {
+  int rows, band;
+
+  ALIAS_OPS_DEVICE float* row_at(int n) const {
+    const int at = n * (0x10000 / rows + 1) >> 16;  // n / rows: it is n of up to 32, and a division would take longer
+    return maps + (n - at * rows) * row + at * band;
+  }
 };
 
 // Samples of each row become what its frequencies have of them: cosines in front, then sines. Rows part, part +
@@ -93,7 +105,7 @@ ALIAS_OPS_DEVICE void transform_rows(const Maps& a, const float* wave_w, int par
   const int g = lane() / 4, t = lane() % 4, count = pairs(a.M), tiles = pair_tiles(a.M), steps = sample_steps(a.M);
   for (int n = part; n < a.N; n += parts) {
     warp_barrier();  // products want all lanes at one instruction, which what is behind may not leave
-    float* samples = a.maps + n * a.row;
+    float* samples = a.row_at(n);
     float c[2][4] = {};
     for (int s = 0; s < steps; ++s) {
       const int m = 8 * s + t, last = a.M - 1;
@@ -117,34 +129,48 @@ ALIAS_OPS_DEVICE void transform_rows(const Maps& a, const float* wave_w, int par
   }
 }
 
-// The sums of moduli of maps 2 t and 2 t + 1, of the frequencies part, part + parts... along the rows.
-template <int PRODUCTS>
-ALIAS_OPS_DEVICE void add_moduli(const Maps& a, const float* wave_h, int part, int parts, float (&total)[2]) {
-  const int g = lane() / 4, t = lane() % 4, count = pairs(a.M), tiles = pair_tiles(a.N), steps = sample_steps(a.N);
-  total[0] = total[1] = 0;
-  for (int along_w = part; along_w < count; along_w += parts) {
-    for (int tile = 0; tile < tiles; ++tile) {
-      warp_barrier();
-      float cosines[4] = {}, sines[4] = {};
-      for (int s = 0; s < steps; ++s) {
-        const int n = 8 * s + t, last = a.N - 1;
-        const float* upper = a.maps + (n < last ? n : last) * a.row + along_w * a.column + g;
-        const float* lower = a.maps + (n + 4 < last ? n + 4 : last) * a.row + along_w * a.column + g;
-        const auto wave = wave_of<PRODUCTS>(wave_h, tile, steps, s);
-        step(cosines, wave, right_of<float, PRODUCTS>(load_shared<uint32_t>(upper), load_shared<uint32_t>(lower)));
-        upper += count * a.column, lower += count * a.column;
-        step(sines, wave, right_of<float, PRODUCTS>(load_shared<uint32_t>(upper), load_shared<uint32_t>(lower)));
-      }
+// Adds the moduli of maps 2 t and 2 t + 1 at one frequency along the rows, whose cosines and sines have come to be
+// columns; `alone`: frequency 0, beside which lies the cosine of half the samples.
+template <int PRODUCTS, class AnyMaps>
+ALIAS_OPS_DEVICE void add_frequency(const AnyMaps& a, const float* wave_h, int cosine_column, int sine_column,
+                                    bool alone, float (&total)[2]) {
+  const int g = lane() / 4, t = lane() % 4, tiles = pair_tiles(a.N), steps = sample_steps(a.N), last = a.N - 1;
+  const int apart = (sine_column - cosine_column) * a.column;
+  for (int tile = 0; tile < tiles; ++tile) {
+    warp_barrier();
+    float cosines[4] = {}, sines[4] = {};
+    for (int s = 0; s < steps; ++s) {
+      const int n = 8 * s + t;
+      const float* upper = a.row_at(n < last ? n : last) + cosine_column * a.column + g;
+      const float* lower = a.row_at(n + 4 < last ? n + 4 : last) + cosine_column * a.column + g;
+      const auto wave = wave_of<PRODUCTS>(wave_h, tile, steps, s);
+      step(cosines, wave, right_of<float, PRODUCTS>(load_shared<uint32_t>(upper), load_shared<uint32_t>(lower)));
+      upper += apart, lower += apart;
+      step(sines, wave, right_of<float, PRODUCTS>(load_shared<uint32_t>(upper), load_shared<uint32_t>(lower)));
+    }
 #pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        total[i] += moduli(cosines[i], cosines[2 + i], sines[i], sines[2 + i], 8 * tile + g == 0, along_w == 0);
-      }
+    for (int i = 0; i < 2; ++i) {
+      total[i] += moduli(cosines[i], cosines[2 + i], sines[i], sines[2 + i], 8 * tile + g == 0, alone);
     }
   }
+}
+
+ALIAS_OPS_DEVICE void add_lanes(float (&total)[2]) {
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     for (int mask = 4; mask < 32; mask *= 2) total[i] += shuffle_xor(total[i], mask);
   }
+}
+
+// The sums of moduli of maps 2 t and 2 t + 1, of the frequencies part, part + parts... along the rows.
+template <int PRODUCTS, class AnyMaps>
+ALIAS_OPS_DEVICE void add_moduli(const AnyMaps& a, const float* wave_h, int part, int parts, float (&total)[2]) {
+  const int count = pairs(a.M);
+  total[0] = total[1] = 0;
+  for (int along_w = part; along_w < count; along_w += parts) {
+    add_frequency<PRODUCTS>(a, wave_h, along_w, count + along_w, along_w == 0, total);
+  }
+  add_lanes(total);
 }
 
 }  // namespace alias_ops::cuda::conv2d

@@ -33,9 +33,9 @@ Layer layer_of(const std::vector<int64_t>& n) {
 }
 
 // The plan as far as tables and weights depend on it, as int64 on the CPU, in the order of Python's Plan.
-Tensor plan(const Tensor& like, const std::vector<int64_t>& layer, int64_t shared_memory) {
+Tensor plan(const Tensor& like, const std::vector<int64_t>& layer, int64_t shared_memory, bool clusters) {
   const Layer l = layer_of(layer);
-  const Plan p = plan_of(l, int(std::min<int64_t>(shared_memory, 1 << 20)));
+  const Plan p = plan_of(l, int(std::min<int64_t>(shared_memory, 1 << 20)), clusters);
   Tensor numbers = torch::stable::new_empty(like, {kPlanNumbers}, ScalarType::Long);
   plan_numbers(p, static_cast<int64_t*>(numbers.mutable_data_ptr()));
   return numbers;
@@ -48,10 +48,10 @@ int64_t bytes_of(const Tensor& t) {
 
 // False if the device has too little shared memory for the plan that the tables were made for.
 bool measure(const Tensor& x, const Tensor& weight, const Tensor& left, const Tensor& right, const Tensor& wave_h,
-             const Tensor& wave_w, const std::vector<int64_t>& layer, int64_t shared_memory, double scale,
-             Tensor scratch, Tensor out) {
+             const Tensor& wave_w, const std::vector<int64_t>& layer, int64_t shared_memory, bool clusters,
+             double scale, Tensor scratch, Tensor out) {
   const Layer l = layer_of(layer);
-  const Plan p = plan_of(l, int(std::min<int64_t>(shared_memory, 1 << 20)));
+  const Plan p = plan_of(l, int(std::min<int64_t>(shared_memory, 1 << 20)), clusters);
   STD_TORCH_CHECK(p.shared > 0, "there is no plan for this layer");
   STD_TORCH_CHECK(
       x.dim() == 4 && x.size(0) == l.batch && x.size(1) == l.channels && x.size(2) == l.h.size && x.size(3) == l.w.size,
@@ -102,10 +102,10 @@ bool measure(const Tensor& x, const Tensor& weight, const Tensor& left, const Te
 }  // namespace alias_ops::cuda
 
 STABLE_TORCH_LIBRARY_FRAGMENT(alias_ops, m) {
-  m.def("_cuda_conv2d_alias_l1_plan(Tensor like, int[] layer, int shared_memory) -> Tensor");
+  m.def("_cuda_conv2d_alias_l1_plan(Tensor like, int[] layer, int shared_memory, bool clusters) -> Tensor");
   m.def(
       "_cuda_conv2d_alias_l1(Tensor x, Tensor weight, Tensor left, Tensor right, Tensor wave_h, Tensor wave_w, "
-      "int[] layer, int shared_memory, float scale, Tensor(a!) scratch, Tensor(b!) out) -> bool");
+      "int[] layer, int shared_memory, bool clusters, float scale, Tensor(a!) scratch, Tensor(b!) out) -> bool");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(alias_ops, CPU, m) {

@@ -89,6 +89,40 @@ ALIAS_OPS_DEVICE void warp_barrier() { __syncwarp(); }
 ALIAS_OPS_DEVICE float shuffle_xor(float value, int mask) { return __shfl_xor_sync(0xffffffffu, value, mask); }
 ALIAS_OPS_DEVICE float shuffle(float value, int from) { return __shfl_sync(0xffffffffu, value, from); }
 
+// ---- other blocks of a cluster: neighbours in x, which start and run together ----
+
+// Code for chips before sm_90 has none: there, nothing of the below may be reached.
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+constexpr bool kHasClusters = true;
+#else
+constexpr bool kHasClusters = false;
+#endif
+
+// Of all threads of all blocks; what they wrote to shared memory before is seen behind it. A block's shared memory is
+// there from the first such barrier on, and has to stay until nobody reads it any more: no block leaves before one.
+ALIAS_OPS_DEVICE void cluster_barrier() {
+#if __CUDA_ARCH__ >= 900
+  __cluster_barrier_arrive();
+  __cluster_barrier_wait();
+#endif
+}
+
+// What lies in the shared memory of the cluster's block `rank` where `at` is in this block's own.
+ALIAS_OPS_DEVICE Words<4> load_of_block(const void* at, int rank) {
+  Words<4> value{};
+  if constexpr (kHasClusters) {
+    uint32_t there;
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;"
+                 : "=r"(there)
+                 : "r"(uint32_t(__cvta_generic_to_shared(at))), "r"(rank));
+    asm volatile("ld.shared::cluster.v4.b32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(value.w[0]), "=r"(value.w[1]), "=r"(value.w[2]), "=r"(value.w[3])
+                 : "r"(there)
+                 : "memory");
+  }
+  return value;
+}
+
 // ---- matrix units; who holds what is in the PTX manual, "Matrix Fragments" ----
 
 // Four 8 x 8 tiles of 16-bit numbers; lane i gives the address of row i % 8 of tile i / 8.

@@ -15,7 +15,7 @@
 
 namespace alias_ops::cuda {
 
-// One block at a time.
+// One block at a time, or all blocks of a cluster.
 struct Emulator {
   struct Copy {
     char* to;
@@ -25,21 +25,50 @@ struct Emulator {
   struct Thread {
     std::vector<Copy> open;                // copies of no group yet
     std::deque<std::vector<Copy>> groups;  // under way
+    int cluster_barriers = 0, barriers = 0;
+  };
+  struct Block {
+    SharedMemory shared;
+    uint32_t epoch;
   };
 
   Fibers fibers;
-  SharedMemory shared;
   GlobalMemory& global;
+  std::vector<Block> cluster;
   std::vector<Thread> threads;
-  std::vector<uint64_t> warp_epochs;
-  uint64_t epoch = 0;
-  int64_t block, blocks;
+  std::vector<uint32_t> warp_epochs;
+  uint32_t cluster_epoch;
+  int64_t first_block, blocks;
   int block_y;
 
+  // A cluster's barrier that is one of its blocks alone, so that tests see what misses it; none: -1.
+  static int& weakened() {
+    static int which = -1;
+    return which;
+  }
+
+  // A block's barrier that is none; no such one: -1.
+  static int& removed() {
+    static int which = -1;
+    return which;
+  }
+
+  int threads_of_block() const { return fibers.threads_of_block(); }
+  int rank() const { return fibers.current() / threads_of_block(); }
+  Block& own() { return cluster[rank()]; }
   Thread& current() { return threads[fibers.current()]; }
   void access_shared(const void* at, size_t bytes, bool write) {
     const int t = fibers.current();
-    shared.access(at, bytes, write, t, epoch, warp_epochs[t / 32]);
+    own().shared.access(at, bytes, write, t, {cluster_epoch, own().epoch, warp_epochs[t / 32]});
+  }
+  // Where block `of` has what the own block has at `at`.
+  const void* access_block(const void* at, size_t bytes, int of) {
+    const int t = fibers.current();
+    if (of < 0 || of >= int(cluster.size())) throw Violation("no block " + std::to_string(of) + " in the cluster");
+    SharedMemory& there = cluster[of].shared;
+    const char* place = there.base() + (static_cast<const char*>(at) - own().shared.base());
+    there.access(place, bytes, false, t, {cluster_epoch, cluster[of].epoch, warp_epochs[t / 32]}, of != rank());
+    return place;
   }
   static Emulator*& active() {
     static Emulator* emulator = nullptr;
@@ -49,13 +78,13 @@ struct Emulator {
 
 inline Emulator& emulator() { return *Emulator::active(); }
 
-inline int thread() { return emulator().fibers.current(); }
+inline int thread() { return emulator().fibers.current() % emulator().threads_of_block(); }
 inline int lane() { return thread() % 32; }
 inline int warp() { return thread() / 32; }
-inline int64_t block() { return emulator().block; }
+inline int64_t block() { return emulator().first_block + emulator().rank(); }
 inline int64_t blocks() { return emulator().blocks; }
 inline int block_y() { return emulator().block_y; }
-inline char* shared_memory() { return emulator().shared.base(); }
+inline char* shared_memory() { return emulator().own().shared.base(); }
 
 template <class V>
 inline V load_shared(const void* at) {
@@ -117,7 +146,22 @@ inline void wait_for_copies() {
 
 inline void barrier() {
   Emulator& e = emulator();
-  e.fibers.meet(e.fibers.whole(), "a barrier", [&] { ++e.epoch; });
+  if (e.current().barriers++ == Emulator::removed()) return;
+  e.fibers.meet(e.fibers.block(), "a barrier", [&] { ++e.own().epoch; });
+}
+
+constexpr bool kHasClusters = true;
+
+inline void cluster_barrier() {
+  Emulator& e = emulator();
+  if (e.current().cluster_barriers++ == Emulator::weakened()) return barrier();
+  e.fibers.meet(e.fibers.cluster(), "a cluster's barrier", [&] { ++e.cluster_epoch; });
+}
+
+inline Words<4> load_of_block(const void* at, int rank) {
+  Words<4> value;
+  std::memcpy(&value, emulator().access_block(at, sizeof(value), rank), sizeof(value));
+  return value;
 }
 
 // ``all`` sees what every lane of the warp brought, and writes what it gets.
@@ -130,7 +174,7 @@ inline void as_warp(const char* what, Mine& mine, All all) {
 
 inline void warp_barrier() {
   int nothing = 0;
-  as_warp("a warp's barrier", nothing, [](auto) { ++emulator().warp_epochs[warp()]; });
+  as_warp("a warp's barrier", nothing, [](auto) { ++emulator().warp_epochs[emulator().fibers.current() / 32]; });
 }
 
 inline float shuffle(float value, int from) {
@@ -222,18 +266,21 @@ inline void multiply_tf32(float (&c)[4], const float (&a)[4], const float (&b)[2
   });
 }
 
-// Runs a kernel over a grid of blocks, each in both orders of its threads' turns (the second into the same outputs,
-// which are as if not written yet). Returns "" or what the first wrong access was.
+// Runs a kernel over a grid of blocks, `cluster` of them together, each in both orders of its threads' turns (the
+// second into the same outputs, which are as if not written yet). Returns "" or what the first wrong access was.
 template <class Kernel>
 inline std::string emulate(int64_t blocks, int blocks_y, int threads, size_t shared_bytes, GlobalMemory global,
-                           const Kernel& kernel) {
+                           const Kernel& kernel, int cluster = 1) {
   try {
+    if (blocks % cluster != 0) throw Violation("a grid must be whole clusters, got " + std::to_string(blocks));
     for (const bool backwards : {false, true}) {
       GlobalMemory memory = global;
       for (int y = 0; y < blocks_y; ++y) {
-        for (int64_t b = 0; b < blocks; ++b) {
-          Emulator e{Fibers(threads, kernel), SharedMemory(shared_bytes), memory, {}, {}, 0, b, blocks, y};
-          e.threads.resize(threads), e.warp_epochs.resize(threads / 32);
+        for (int64_t b = 0; b < blocks; b += cluster) {
+          Emulator e{Fibers(threads, cluster, kernel), memory, {}, {}, {}, 0, b, blocks, y};
+          for (int i = 0; i < cluster; ++i) e.cluster.push_back({SharedMemory(shared_bytes, threads), 0});
+          e.threads.resize(threads * cluster), e.warp_epochs.resize(threads * cluster / 32);
+          e.fibers.at_end([&](int block) { e.cluster[block].shared.leave(e.cluster_epoch); });
           Emulator::active() = &e;
           e.fibers.run(backwards);
           for (const Emulator::Thread& t : e.threads) {

@@ -1,4 +1,5 @@
-// The threads of one block as fibers of one CPU thread: each runs until it has to wait for others.
+// The threads of a block, or of the blocks of a cluster, as fibers of one CPU thread: each runs until it has to wait
+// for others.
 #pragma once
 
 #include <ucontext.h>
@@ -26,10 +27,12 @@ struct Meeting {
 
 class Fibers {
  public:
-  Fibers(int threads, std::function<void()> body) : body_(std::move(body)), fibers_(threads) {
+  Fibers(int threads, int blocks, std::function<void()> body)
+      : body_(std::move(body)), fibers_(threads * blocks), blocks_(blocks) {
     if (threads % 32 != 0) throw Violation("a block must be whole warps, got " + std::to_string(threads));
-    block_.expected = threads;
-    warps_.resize(threads / 32);
+    cluster_.expected = threads * blocks;
+    for (Meeting& b : blocks_) b.expected = threads;
+    warps_.resize(threads * blocks / 32);
     for (Meeting& w : warps_) w.expected = 32, w.brought.resize(32);
   }
 
@@ -38,7 +41,7 @@ class Fibers {
     active() = this;
     const int threads = int(fibers_.size());
     for (Fiber& f : fibers_) {
-      f.stack = std::make_unique<char[]>(kStack);
+      f.stack.reset(new char[kStack]);  // not set to zero: most of it is never touched
       getcontext(&f.context);
       f.context.uc_stack.ss_sp = f.stack.get(), f.context.uc_stack.ss_size = kStack, f.context.uc_link = &scheduler_;
       makecontext(&f.context, &Fibers::enter, 0);
@@ -51,6 +54,7 @@ class Fibers {
         f.waits = nullptr, moved = true;
         swapcontext(&scheduler_, &f.context);
         if (!error_.empty()) throw Violation(error_);
+        if (f.done && left_block()) ended_(current_ / threads_of_block());
         if (f.done) --left;
       }
       if (!moved) throw Violation("threads wait for others that never come" + where());
@@ -58,8 +62,13 @@ class Fibers {
   }
 
   int current() const { return current_; }
+  int threads_of_block() const { return int(fibers_.size() / blocks_.size()); }
   Meeting& warp() { return warps_[current_ / 32]; }
-  Meeting& whole() { return block_; }
+  Meeting& block() { return blocks_[current_ / threads_of_block()]; }
+  Meeting& cluster() { return cluster_; }
+
+  // What to do when the last thread of a block has ended.
+  void at_end(std::function<void(int block)> ended) { ended_ = std::move(ended); }
 
   // Waits at ``m`` until all are there. The last one to come calls ``all``.
   template <class All>
@@ -94,6 +103,15 @@ class Fibers {
     uint64_t since = 0;
   };
 
+  // Whether the current thread's block has no other left.
+  bool left_block() const {
+    const int threads = threads_of_block(), first = current_ / threads * threads;
+    for (int i = first; i < first + threads; ++i) {
+      if (!fibers_[i].done) return false;
+    }
+    return true;
+  }
+
   static void enter() {
     Fibers& f = *active();
     try {
@@ -106,8 +124,9 @@ class Fibers {
 
   std::function<void()> body_;
   std::vector<Fiber> fibers_;
-  std::vector<Meeting> warps_;
-  Meeting block_;
+  std::vector<Meeting> warps_, blocks_;
+  Meeting cluster_;
+  std::function<void(int block)> ended_ = [](int) {};
   ucontext_t scheduler_;
   int current_ = 0;
   std::string error_;

@@ -10,16 +10,35 @@
 
 namespace alias_ops::cuda {
 
-// Shared memory starts as NaN in every format. Two accesses of one word by different threads, at least one of them a
-// write, need a barrier between them: of the block, or of the warp if both are in it.
+// How many barriers there were before an access: of the cluster, of the accessed block, of the thread's warp.
+struct Epochs {
+  uint32_t cluster, block, warp;
+};
+
+// Shared memory of one block. It starts as NaN in every format. Two accesses of one word by different threads, at least
+// one of them a write, need a barrier between them: of the cluster, of the block if both are in it, or of the warp.
 class SharedMemory {
  public:
-  explicit SharedMemory(size_t bytes) : words_((bytes + 15) / 16), bytes_(bytes), last_(bytes / kUnit + 1) { poison(); }
+  SharedMemory(size_t bytes, int threads)
+      : threads_(threads), words_((bytes + 15) / 16), bytes_(bytes), last_(bytes / kUnit + 1) {
+    poison();
+  }
 
   void poison() { std::memset(words_.data(), 0xff, words_.size() * sizeof(words_[0])); }
   char* base() { return reinterpret_cast<char*>(words_.data()); }
 
-  void access(const void* at, size_t bytes, bool write, int thread, uint64_t epoch, uint64_t warp_epoch) {
+  // The block's last thread has ended: by now others must have stopped to read what is its own, and a barrier says so.
+  void leave(uint32_t cluster_epoch) {
+    if (read_from_afar_ && far_epoch_ == cluster_epoch) throw Violation("a block leaves while another one reads of it");
+    left_ = true;
+  }
+
+  // ``far``: by a thread of another block of the cluster.
+  void access(const void* at, size_t bytes, bool write, int thread, const Epochs& epochs, bool far = false) {
+    if (left_) throw Violation("shared memory of a block that has left" + of(thread));
+    // Before its first barrier, nothing says that a block has started.
+    if (far && epochs.cluster == 0) throw Violation("shared memory of a block that may not have started" + of(thread));
+    if (far) read_from_afar_ = true, far_epoch_ = epochs.cluster;
     const ptrdiff_t offset = static_cast<const char*>(at) - base();
     if (offset < 0 || size_t(offset) + bytes > bytes_) {
       throw Violation("shared memory of " + std::to_string(bytes_) + " bytes accessed at " + std::to_string(offset) +
@@ -29,13 +48,18 @@ class SharedMemory {
       throw Violation("misaligned shared access at " + std::to_string(offset) + of(thread));
     for (size_t u = offset / kUnit; u < (offset + bytes + kUnit - 1) / kUnit; ++u) {
       Unit& unit = last_[u];
-      const Access now{epoch, warp_epoch, thread};
-      if (races(unit.write, now) || (write && (races(unit.read, now) || races(unit.other_read, now)))) {
-        throw Violation("race in shared memory at " + std::to_string(u * kUnit) + of(thread) + " and of thread " +
-                        std::to_string(races(unit.write, now) ? unit.write.thread : unit.read.thread));
+      const Access now{epochs, thread};
+      const Access* before[] = {&unit.write, &unit.read, &unit.other_read, &unit.far_read};
+      for (const Access* b : before) {
+        if ((write || b == &unit.write) && races(*b, now)) {
+          throw Violation("race in shared memory at " + std::to_string(u * kUnit) + of(thread) + " and of thread " +
+                          std::to_string(b->thread));
+        }
       }
       if (write) {
         unit.write = now;
+      } else if (far) {
+        unit.far_read = now;
       } else if (unit.read.thread != thread) {  // the last two readers: if several, one is not the next writer
         unit.other_read = unit.read, unit.read = now;
       } else {
@@ -48,22 +72,27 @@ class SharedMemory {
   static constexpr size_t kUnit = 2;
 
   struct Access {
-    uint64_t epoch = ~uint64_t(0), warp_epoch = 0;
-    int thread = -1;
+    Epochs epochs{};
+    int thread = -1;  // none yet
   };
   struct Unit {
-    Access write, read, other_read;
+    Access write, read, other_read, far_read;
   };
 
-  static bool races(const Access& before, const Access& now) {
-    if (before.epoch != now.epoch || before.thread == now.thread) return false;
-    return before.thread / 32 != now.thread / 32 || before.warp_epoch == now.warp_epoch;
+  bool races(const Access& before, const Access& now) const {
+    if (before.thread < 0 || before.thread == now.thread || before.epochs.cluster != now.epochs.cluster) return false;
+    if (before.thread / threads_ != now.thread / threads_) return true;
+    if (before.epochs.block != now.epochs.block) return false;
+    return before.thread / 32 != now.thread / 32 || before.epochs.warp == now.epochs.warp;
   }
   static std::string of(int thread) { return " by thread " + std::to_string(thread); }
 
   struct alignas(16) Word {
     char bytes[16];
   };
+  int threads_;  // of a block
+  bool left_ = false, read_from_afar_ = false;
+  uint32_t far_epoch_ = 0;
   std::vector<Word> words_;
   size_t bytes_;
   std::vector<Unit> last_;

@@ -55,6 +55,33 @@ void tiles(const float* a, const float* b, float* y) {
   }
 }
 
+enum ClusterFault {
+  kNoFault,
+  kNoBarrierBefore,
+  kNoBarrierBehind,
+  kOverwritten,
+  kNoSuchBlock,
+  kBeyondTheirs,
+  kOneBlock
+};
+
+// y = x turned by a block: each of a cluster's four blocks keeps 16 numbers, and hands on those of the next one.
+void pass_on(const float* x, float* y, int fault) {
+  auto* kept = reinterpret_cast<float*>(shared_memory());
+  const int rank = int(block() % 4), next = fault == kNoSuchBlock ? rank + 1 : (rank + 1) % 4;
+  if (fault == kOneBlock && rank == 2) return;
+  if (thread() < 16) store_shared(kept + thread(), load_global<float>(x + 16 * block() + thread()));
+  // The first one says that all blocks have started.
+  cluster_barrier();
+  if (thread() < 16) store_shared(kept + thread(), 2 * load_shared<float>(kept + thread()));
+  fault == kNoBarrierBefore ? barrier() : cluster_barrier();
+  Words<4> words{};
+  if (thread() < 4) words = load_of_block(kept + 4 * thread() + (fault == kBeyondTheirs ? 4 : 0), next);
+  if (fault == kOverwritten) store_shared(kept + thread(), 0.0f);
+  if (fault != kNoBarrierBehind) cluster_barrier();
+  if (thread() < 4) store_global(y + 16 * block() + 4 * thread(), words);
+}
+
 std::string message;
 
 }  // namespace
@@ -68,6 +95,13 @@ extern "C" const char* run_product(const float* a, const float* b, float* y, int
     if (precision == 2) return product<BFloat16, 1>(a, b, y, fault);
     return product<Half, 1>(a, b, y, fault);
   });
+  return message.c_str();
+}
+
+extern "C" const char* run_cluster(const float* x, float* y, int blocks, int fault) {
+  GlobalMemory memory;
+  memory.may_read(x, 64 * size_t(blocks)), memory.may_write(y, 64 * size_t(blocks));
+  message = emulate(blocks, 1, 32, fault == kOverwritten ? 128 : 64, memory, [=] { pass_on(x, y, fault); }, 4);
   return message.c_str();
 }
 
