@@ -7,15 +7,14 @@ import sys
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 try:
-    import cost
-    import frequency_components
-    import published_sizes
-
     import aliasing_and_robustness
+    import cost
     import downsampling
     import early_stopping
+    import frequency_components
     import fully_connected
     import overfitting
+    import published_sizes
     from lab.command import main
 except KeyboardInterrupt:
     sys.exit(130)
