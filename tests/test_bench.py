@@ -43,7 +43,10 @@ def test_a_run_leaves_everything_a_reader_needs(quick):
         times = result["times"]["alias_ops"]
         assert 0 < times["min"] <= times["q1"] <= times["median"] <= times["q3"]
         assert times["rounds"] == 3
-        assert result["relative error"] <= race.TOLERANCES[torch.float32]
+        # The gradient of a modulus loses digits where the modulus is small, which random inputs may have anywhere.
+        steep = result["op"] == "conv2d_aliasing" and result["direction"] != "forward"
+        slack = bench_measure.GRADIENT_SLACK if steep else 1
+        assert result["relative error"] <= slack * race.TOLERANCES[torch.float32]
         assert len(result["times"]) > 1
 
 
