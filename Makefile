@@ -39,7 +39,7 @@ help:
 	@echo "make mutants    small changes of designs and functional.py, each of which has to fail a test"
 	@echo "make sanitize   the tests that reach C++, under AddressSanitizer and UndefinedBehaviorSanitizer (half an hour)"
 	@echo "make bench      install into .venv, time everything (a quarter of an hour), write benchmarks/results and figures"
-	@echo "make experiments  the papers' claims tried on the bundled photographs, in experiments_output (half an hour of two cores)"
+	@echo "make experiments  the papers' claims tried on the bundled photographs, in experiments_output (forty minutes of two cores)"
 	@echo "make docs       install into .venv, write the documentation to docs/_build/html; a warning is an error"
 	@echo "make docs-figures  draw the figures of docs/concepts.md and docs/spectra.md anew"
 	@echo "make docs-experiments  bring the tables and figures of experiments_output into docs"

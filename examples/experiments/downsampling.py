@@ -7,8 +7,6 @@ Source: Grabinski, Keuper & Keuper, Machine Learning 2022, appendix 2; Grabinski
 as of Zhang, ICML 2019.
 """
 
-import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,20 +14,19 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from foolbox import PyTorchModel
-from foolbox.attacks import LinfPGD
 from matplotlib.figure import Figure
 from torch import nn
 
 from alias_ops.plots import COLOURS
-from lab.checks import accuracy, some
+from lab.checks import accuracy, some, survivors
 from lab.command import Experiment, Job, run
 from lab.corruptions import CORRUPTIONS, corrupt
 from lab.networks import DOWNSAMPLING, can_alias
 from lab.recipe import Recipe
 from lab.report import Report, spread, verdict
 from lab.scale import Scale
-from lab.training import held_out, load, network, train
+from lab.store import keep
+from lab.training import held_out, load, train, trained
 
 KINDS = {"none": "clean images", "fgsm-rs": "FGSM"}
 TRAINED = {"clean images": "Trained on clean images", "FGSM": "Trained against FGSM"}
@@ -63,31 +60,17 @@ class Judged:
         return f"{self.recipe}, judged"
 
     def path(self, store: Path) -> Path:
-        return store / f"{self.recipe.key}-{self.images}.json"
+        return store / f"{self.recipe.key}-{self.images}.pt"
 
 
 def judge(what: Judged, store: Path) -> bool:
     """Train, unless it is in the store, ask and keep the answers; returns whether they were there."""
-    path = what.path(store)
-    if path.is_file():
-        return True
     train(what.recipe, store)
-    answers = json.dumps(_evaluate(what.recipe, what.images, store))
-    beside = path.with_name(f"{path.name}.{os.getpid()}")
-    beside.write_text(answers)
-    beside.replace(path)
-    return False
+    return keep(what.path(store), lambda: _evaluate(what.recipe, what.images, store))
 
 
 def jobs(scale: Scale) -> list[Job]:
     return [Job(Judged(recipe, scale.images), judge) for recipe in recipes(scale)]
-
-
-def survivors(model: nn.Module, x: torch.Tensor, y: torch.Tensor, epsilon: float, steps: int) -> float:
-    """Accuracy under PGD within ``epsilon``, in 0..1; the model is in evaluation mode, without gradients."""
-    victim = PyTorchModel(model, bounds=(0, 1), device=x.device)
-    _, _, fooled = LinfPGD(rel_stepsize=0.25, steps=steps, random_start=True)(victim, x, y, epsilons=epsilon)
-    return 1 - float(fooled.float().mean())
 
 
 @torch.no_grad()
@@ -114,13 +97,11 @@ def consistency(model: nn.Module, images: torch.Tensor, seed: int, most: int = 4
 
 
 def _evaluate(recipe: Recipe, count: int, store: Path) -> dict[str, float | None]:
-    trained = load(recipe, store)
-    model = network(recipe).eval().requires_grad_(False)
-    model.load_state_dict(trained.weights)
+    model = trained(recipe, store)
     images, labels = held_out(recipe)
     x, y = some((images, labels), count)
     torch.manual_seed(recipe.seed)
-    numbers = {"clean": accuracy(model, images, labels), "am": trained.last["am"]}
+    numbers = {"clean": accuracy(model, images, labels), "am": load(recipe, store).last["am"]}
     for budget in BUDGETS:
         numbers[f"pgd {budget:g}"] = survivors(model, x, y, budget / 255, recipe.pgd_steps)
     numbers["consistency"] = consistency(model, images, recipe.seed)
@@ -137,7 +118,7 @@ def _table(scale: Scale, store: Path) -> pd.DataFrame:
     rows = []
     for recipe in recipes(scale):
         who = {"training": KINDS[recipe.attack], "downsampling": recipe.downsampling, "seed": recipe.seed}
-        rows.append({**who, **json.loads(Judged(recipe, scale.images).path(store).read_text())})
+        rows.append({**who, **torch.load(Judged(recipe, scale.images).path(store), weights_only=True)})
     return pd.DataFrame(rows)
 
 

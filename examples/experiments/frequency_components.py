@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from torch import nn
 
 from lab import training
 from lab.black_box import HIGH, PEPPER, PIXEL, black_box
@@ -36,18 +35,12 @@ def jobs(scale: Scale) -> list[Job]:
     return trainings([recipe for seed in range(scale.seeds) for recipe in _recipes(scale, seed).values()])
 
 
-def _network(recipe: Recipe, store: Path) -> nn.Module:
-    model = training.network(recipe)
-    model.load_state_dict(training.load(recipe, store).weights)
-    return model.eval().requires_grad_(False)
-
-
 def _measure(scale: Scale, store: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Parts, defences and black-box attacks of all networks."""
     parts, defences, attacked = [], [], []
     for seed in range(scale.seeds):
         recipes = _recipes(scale, seed)
-        models = {kind: _network(recipe, store) for kind, recipe in recipes.items()}
+        models = {kind: training.trained(recipe, store) for kind, recipe in recipes.items()}
         held_out = training.held_out(recipes[STANDARD])
         parts += [{"seed": seed, **row} for row in components(models, *some(held_out, 3 * scale.images))]
         for kind, model in models.items():

@@ -13,18 +13,16 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from foolbox.attacks import LinfPGD
 from matplotlib.figure import Figure
-from torch import nn
 
 from alias_ops.plots import COLOURS
 from alias_ops.spectra import perturbation_spectrum, radial_profile
-from lab.checks import accuracy, some
+from lab.checks import accuracy, pgd, some
 from lab.command import Experiment, Job, run, trainings
 from lab.recipe import Recipe
 from lab.report import Report, spread, verdict
 from lab.scale import Scale
-from lab.training import held_out, load, network
+from lab.training import held_out, trained
 
 FLAT = "fully connected"
 SHORT = {"clean": "clean", "pgd": "PGD"}
@@ -50,12 +48,6 @@ def jobs(scale: Scale) -> list[Job]:
     return trainings(recipes(scale))
 
 
-def _model(recipe: Recipe, store: Path) -> nn.Module:
-    model = network(recipe)
-    model.load_state_dict(load(recipe, store).weights)
-    return model.eval().requires_grad_(False)
-
-
 def high_share(perturbations: torch.Tensor) -> float:
     """Share of the energy of perturbations [n, 3, H, W] outside of the half-band of a stride of 2, in 0..1."""
     energy = torch.fft.fft2(perturbations.double()).abs().square()
@@ -69,14 +61,14 @@ def _evaluate(scale: Scale, store: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd
     networks, pairs, profiles = [], [], []
     for attack, seed in product(KINDS, range(scale.seeds)):
         both = [recipe for recipe in recipes(scale) if (recipe.attack, recipe.seed) == (attack, seed)]
-        models = {recipe.network: _model(recipe, store) for recipe in both}
+        models = {recipe.network: trained(recipe, store) for recipe in both}
         images, labels = held_out(both[0])
         x, y = some((images, labels), scale.images)
         torch.manual_seed(seed)
         for recipe in both:
-            steps = recipe.pgd_steps
-            attacker = LinfPGD(rel_stepsize=0.25, steps=steps, random_start=True)
-            found = perturbation_spectrum(models[recipe.network], x, y, attacker, epsilon=recipe.judged / 255)
+            found = perturbation_spectrum(
+                models[recipe.network], x, y, pgd(recipe.pgd_steps), epsilon=recipe.judged / 255
+            )
             who = {"training": KINDS[attack], "network": recipe.network, "seed": seed}
             delta = found.adversarial - x
             profile = radial_profile(delta)

@@ -10,7 +10,7 @@ from foolbox import PyTorchModel
 from foolbox.attacks import LinfPGD
 from torch import nn
 
-__all__ = ["PGDEarlyStopping", "fgsm", "frozen", "pgd_survivors"]
+__all__ = ["PGDEarlyStopping", "fgsm", "frozen", "pgd", "pgd_survivors"]
 
 
 def fgsm(
@@ -59,19 +59,23 @@ def frozen(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
+def pgd(steps: int) -> LinfPGD:
+    """Projected gradient descent from a random start, each step a quarter of epsilon: 2/255 for 8/255."""
+    return LinfPGD(rel_stepsize=0.25, steps=steps, random_start=True)
+
+
 def pgd_survivors(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, epsilon: float, steps: int) -> int:
     """How many images a model in evaluation mode still gets right under projected gradient descent.
 
-    From a random start, each step a quarter of ``epsilon``: 2/255 for 8/255, as in Wong et al.'s check.
+    As in Wong et al.'s check.
 
     Args:
         model, images, labels, epsilon: as for :func:`fgsm`.
         steps: of the descent, each a forward and a backward; one more forward judges.
     """
-    attack = LinfPGD(rel_stepsize=0.25, steps=steps, random_start=True)
     with frozen(model):
         victim = PyTorchModel(model, bounds=(0, 1), device=images.device)
-        _, _, fooled = attack(victim, images, labels, epsilons=epsilon)
+        _, _, fooled = pgd(steps)(victim, images, labels, epsilons=epsilon)
     return int((~fooled).sum())
 
 

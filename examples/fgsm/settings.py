@@ -4,7 +4,7 @@ import argparse
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-__all__ = ["ALIAS_FREE", "Settings", "parse"]
+__all__ = ["ALIAS_FREE", "Settings", "parse", "positive"]
 
 MODELS = ("small", "preact_resnet18", "wrn_28_10")
 ALIAS_FREE = ("flc", "asap")
@@ -50,7 +50,7 @@ class Settings:
         return {name: value for name, value in asdict(self).items() if name not in free}
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a positive whole number, got {text!r}")
     return int(text)
@@ -81,7 +81,7 @@ def parse(arguments: list[str] | None = None) -> Settings:
         "--data", type=Path, metavar="FOLDER", help="with CIFAR-10's cifar-10-batches-py (default: the photographs)"
     )
     data.add_argument(
-        "--patches", type=_positive, default=128, metavar="N", help="to train on, of each photograph (%(default)s)"
+        "--patches", type=positive, default=128, metavar="N", help="to train on, of each photograph (%(default)s)"
     )
     data.add_argument(
         "--model", choices=MODELS, help="small, a narrow PreActResNet, for photographs, else preact_resnet18"
@@ -96,9 +96,9 @@ def parse(arguments: list[str] | None = None) -> Settings:
         default=True,
         help="of FGSM (yes); without it the network overfits to the attack sooner",
     )
-    training.add_argument("--epochs", type=_positive, metavar="N", help="15 for photographs, 30 for CIFAR-10")
+    training.add_argument("--epochs", type=positive, metavar="N", help="15 for photographs, 30 for CIFAR-10")
     training.add_argument(
-        "--batch", type=_positive, default=128, metavar="N", help="images, of all processes together (%(default)s)"
+        "--batch", type=positive, default=128, metavar="N", help="images, of all processes together (%(default)s)"
     )
     training.add_argument(
         "--lr",
@@ -114,10 +114,10 @@ def parse(arguments: list[str] | None = None) -> Settings:
         "--stop", choices=RULES, default="never", help="which rule ends the training; both are reported (%(default)s)"
     )
     rules.add_argument(
-        "--every", type=_positive, default=10, metavar="N", help="measure AM in every n-th training step (%(default)s)"
+        "--every", type=positive, default=10, metavar="N", help="measure AM in every n-th training step (%(default)s)"
     )
     rules.add_argument(
-        "--max-samples", type=_positive, default=100, metavar="N", help="images of a batch to measure (%(default)s)"
+        "--max-samples", type=positive, default=100, metavar="N", help="images of a batch to measure (%(default)s)"
     )
     rules.add_argument(
         "--threshold",
@@ -126,9 +126,9 @@ def parse(arguments: list[str] | None = None) -> Settings:
         metavar="T",
         help="stop where AM is above its median by more (%(default)s)",
     )
-    rules.add_argument("--pgd-steps", type=_positive, default=5, metavar="N", help="of the check (%(default)s)")
+    rules.add_argument("--pgd-steps", type=positive, default=5, metavar="N", help="of the check (%(default)s)")
     rules.add_argument(
-        "--pgd-images", type=_positive, default=128, metavar="N", help="held-out images of the check (%(default)s)"
+        "--pgd-images", type=positive, default=128, metavar="N", help="held-out images of the check (%(default)s)"
     )
     rules.add_argument(
         "--pgd-drop",

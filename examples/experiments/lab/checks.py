@@ -4,17 +4,16 @@ import time
 from dataclasses import dataclass
 
 import torch
-from foolbox.attacks import LinfPGD
 from torch import nn
 
 from alias_ops import AliasingMonitor, AliasingPenalty
 from alias_ops.spectra import confidence_report, perturbation_spectrum
-from fgsm.attack import fgsm
+from fgsm.attack import fgsm, pgd, pgd_survivors
 from fgsm.data import evenly
 from lab.networks import can_alias
 from lab.recipe import Recipe
 
-__all__ = ["Check", "accuracy", "check", "measure", "some"]
+__all__ = ["Check", "accuracy", "check", "measure", "pgd", "some", "survivors"]
 
 AT_A_TIME = 160
 AM_IMAGES = 100  # as in the 2022 paper
@@ -65,6 +64,11 @@ def accuracy(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> fl
     return sum(int((model(x).argmax(1) == y).sum()) for x, y in parts) / len(labels)
 
 
+def survivors(model: nn.Module, x: torch.Tensor, y: torch.Tensor, epsilon: float, steps: int) -> float:
+    """Accuracy of a network in evaluation mode under PGD within ``epsilon``, in 0..1."""
+    return pgd_survivors(model, x, y, epsilon, steps) / len(y)
+
+
 def measure(model: nn.Module, images: torch.Tensor) -> dict[str, float]:
     """AM of every downsampling layer on at most 100 images, spread over all of them; empty where none can alias."""
     with AliasingMonitor(model, max_samples=AM_IMAGES) as monitor:
@@ -102,8 +106,7 @@ def check(model: nn.Module, recipe: Recipe, held_out: tuple[torch.Tensor, torch.
     seconds_am = time.perf_counter() - start
     relative = _relative(model, x) if measured else None
     start = time.perf_counter()
-    attack = LinfPGD(rel_stepsize=0.25, steps=recipe.pgd_steps, random_start=True)
-    found = perturbation_spectrum(model, x, y, attack, epsilon=epsilon, batch_size=AT_A_TIME)
+    found = perturbation_spectrum(model, x, y, pgd(recipe.pgd_steps), epsilon=epsilon, batch_size=AT_A_TIME)
     seconds_pgd = (time.perf_counter() - start) * min(AM_IMAGES, len(x)) / len(x)
     report = confidence_report(model, x, found.adversarial, y, batch_size=AT_A_TIME)
     return Check(

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from alias_ops.plots import STYLE
 from fgsm import data
+from fgsm.settings import positive
 from lab.recipe import Recipe
 from lab.report import Finding, Report
 from lab.scale import SCALES, Scale
@@ -117,12 +118,6 @@ def _folder(text: str) -> Path:
     return Path(text)
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a positive whole number, got {text!r}")
-    return int(text)
-
-
 def _parse(experiments: Sequence[Experiment], arguments: Sequence[str] | None) -> argparse.Namespace:
     several = len(experiments) > 1
     about = "The papers' claims, tried." if several else f"{experiments[0].title}."
@@ -139,7 +134,7 @@ def _parse(experiments: Sequence[Experiment], arguments: Sequence[str] | None) -
     parser.add_argument("--imagenet", type=_folder, metavar="FOLDER", help="with train and val; default: photographs")
     parser.add_argument("--upstream", type=_folder, metavar="FOLDER", help="with the published FLC and ASAP modules")
     workers = 1 if torch.cuda.is_available() else os.cpu_count() or 1
-    parser.add_argument("--workers", type=_positive, default=workers, metavar="N", help="processes (%(default)s)")
+    parser.add_argument("--workers", type=positive, default=workers, metavar="N", help="processes (%(default)s)")
     options = parser.parse_args(arguments)
     if several and (unknown := set(options.only) - set(names)):
         parser.error(f"no experiment {', '.join(sorted(unknown))}; there are {', '.join(names)}")

@@ -11,7 +11,7 @@ from alias_ops.models import PreActResNet, preact_resnet18, wide_resnet, wide_re
 from fgsm.data import Dataset
 from fgsm.network import PixelNetwork
 
-__all__ = ["DOWNSAMPLING", "NETWORKS", "can_alias", "make"]
+__all__ = ["DOWNSAMPLING", "NETWORKS", "can_alias", "device", "make"]
 
 HIDDEN = 512
 
@@ -64,6 +64,11 @@ DOWNSAMPLING: dict[str, Any] = {
 def can_alias(network: str, downsampling: str) -> bool:
     """Whether there is anything to measure."""
     return network != "fully connected" and downsampling not in ("flc", "asap")
+
+
+def device() -> torch.device:
+    """Where everything runs."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def make(network: str, downsampling: str, data: Dataset, *, variant: str = "centered") -> PixelNetwork:

@@ -3,11 +3,9 @@
 The ImageNet path (:class:`_ImageNet`, ResNet-50) has not been run.
 """
 
-import hashlib
-import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -21,8 +19,10 @@ from demo.data import CLASSES, MEAN, STD, photograph
 from fgsm.data import Images, augment, pixels
 from fgsm.network import PixelNetwork
 from lab.images import large_pictures
+from lab.networks import device
 from lab.resnet import ResNet
 from lab.scale import Scale
+from lab.store import digest
 
 __all__ = ["KINDS", "SIZE", "Training", "held_out", "network", "source", "squares", "trainings"]
 
@@ -67,8 +67,7 @@ class Training:
 
     @property
     def key(self) -> str:
-        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
-        return f"pictures-{self.pool}-{self.variant}-{self.seed}-{digest[:10]}"
+        return f"pictures-{self.pool}-{self.variant}-{self.seed}-{digest(self)}"
 
     @property
     def kept(self) -> int:
@@ -176,10 +175,6 @@ def source(training: Training) -> Any:
     return _Photographs(training) if training.data == "photographs" else _ImageNet(training)
 
 
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def network(training: Training, variant: str = "") -> PixelNetwork:
     """The untrained network, on the device; the seed's weights, the same whatever the pool.
 
@@ -192,13 +187,13 @@ def network(training: Training, variant: str = "") -> PixelNetwork:
     made = NETWORKS[training.network](images.classes)
     if training.pool != "strided":
         alias_ops.replace_downsampling(made, training.pool, variant=variant or training.variant)
-    return PixelNetwork(made, images).to(_device())
+    return PixelNetwork(made, images).to(device())
 
 
 def held_out(training: Training, size: int = SIZE) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Batches of pictures [n, 3, size, size] in 0..1 that no training saw, and their labels, on the device."""
     for x, y in source(training).held_out(size):
-        yield x.to(_device()), y.to(_device())
+        yield x.to(device()), y.to(device())
 
 
 # Of the squares of every size; nothing else reads them so often.

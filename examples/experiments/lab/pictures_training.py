@@ -3,7 +3,6 @@
 Kept in the store of all trainings, beside those of ``lab.training``.
 """
 
-import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from lab.pictures import SIZE, Training, held_out, network, source
+from lab.store import keep
 
 __all__ = ["AGREES", "SHIFTS", "load", "other", "predict", "train", "trained"]
 
@@ -116,15 +116,7 @@ def _path(training: Training, store: Path) -> Path:
 
 def train(training: Training, store: Path) -> bool:
     """Train, check and keep it in the store, unless it is there; returns whether it was."""
-    path = _path(training, store)
-    if path.is_file():
-        return True
-    done = _run(training)
-    store.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.{os.getpid()}")
-    torch.save(done, beside)
-    beside.replace(path)
-    return False
+    return keep(_path(training, store), lambda: _run(training))
 
 
 def load(training: Training, store: Path) -> dict[str, Any]:

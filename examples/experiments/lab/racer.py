@@ -13,7 +13,7 @@ import alias_ops
 from fgsm.data import Images, augment, pixels
 from fgsm.network import PixelNetwork
 from lab.images import dataset
-from lab.networks import NETWORKS
+from lab.networks import NETWORKS, device
 from lab.pools import Kind
 from lab.scale import Scale
 
@@ -38,7 +38,7 @@ class Racer:
     def __init__(self, kind: Kind, scale: Scale) -> None:
         recipe = scale.recipe()
         data = dataset(recipe)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device()
         self.images: Images = data.train
         self.batch = min(recipe.batch, len(data.train))
         self.epoch = len(data.train) // self.batch

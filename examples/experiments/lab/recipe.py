@@ -1,8 +1,8 @@
 """What a training is made of, and the name by which the store knows it."""
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+
+from lab.store import digest
 
 __all__ = ["ATTACKS", "Recipe"]
 
@@ -63,8 +63,7 @@ class Recipe:
     @property
     def key(self) -> str:
         """A name that tells it from every other recipe."""
-        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
-        return f"{self.network}-{self.downsampling}-{self.attack}{self.epsilon:g}-{self.seed}-{digest[:10]}"
+        return f"{self.network}-{self.downsampling}-{self.attack}{self.epsilon:g}-{self.seed}-{digest(self)}"
 
     def __str__(self) -> str:
         against = "clean images" if self.attack == "none" else f"{self.attack} {self.epsilon:g}/255"

@@ -1,6 +1,5 @@
 """One training by its recipe, and the store that makes every training one of all experiments."""
 
-import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,17 +9,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from foolbox import PyTorchModel
-from foolbox.attacks import LinfPGD
 
-from fgsm.attack import fgsm, frozen
+from fgsm.attack import fgsm, frozen, pgd
 from fgsm.data import augment, pixels
 from fgsm.network import PixelNetwork
 from lab.checks import check
 from lab.images import dataset
-from lab.networks import make
+from lab.networks import device, make
 from lab.recipe import Recipe
+from lab.store import keep
 
-__all__ = ["Trained", "held_out", "load", "network", "train"]
+__all__ = ["Trained", "held_out", "load", "network", "train", "trained"]
 
 
 @dataclass(frozen=True)
@@ -40,10 +39,6 @@ class Trained:
         return self.history[-1]
 
 
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def _rate(recipe: Recipe, epochs: float) -> float:
     if recipe.schedule == "flat":
         return recipe.lr
@@ -58,10 +53,9 @@ def _attacked(model: PixelNetwork, x: torch.Tensor, y: torch.Tensor, recipe: Rec
     if recipe.attack != "pgd":
         return fgsm(model, x, y, epsilon, random_start=recipe.attack == "fgsm-rs")
     model.eval()  # Foolbox warns of anything else
-    attack = LinfPGD(rel_stepsize=0.25, steps=recipe.steps, random_start=True)
     with frozen(model):
         victim = PyTorchModel(model, bounds=(0, 1), device=x.device)
-        _, attacked, _ = attack(victim, x, y, epsilons=epsilon)
+        _, attacked, _ = pgd(recipe.steps)(victim, x, y, epsilons=epsilon)
     model.train()
     return attacked.detach()
 
@@ -69,13 +63,13 @@ def _attacked(model: PixelNetwork, x: torch.Tensor, y: torch.Tensor, recipe: Rec
 def network(recipe: Recipe, *, variant: str = "centered") -> PixelNetwork:
     """The untrained network of a recipe, on the device; the seed's weights."""
     torch.manual_seed(recipe.seed)
-    return make(recipe.network, recipe.downsampling, dataset(recipe), variant=variant).to(_device())
+    return make(recipe.network, recipe.downsampling, dataset(recipe), variant=variant).to(device())
 
 
 def held_out(recipe: Recipe) -> tuple[torch.Tensor, torch.Tensor]:
     """Images [n, 3, H, W] in 0..1 that the training did not see, and their labels, on the device."""
     images = dataset(recipe).held_out
-    return pixels(images.images).to(_device()), images.labels.to(_device())
+    return pixels(images.images).to(device()), images.labels.to(device())
 
 
 def _run(recipe: Recipe) -> Trained:
@@ -92,7 +86,7 @@ def _run(recipe: Recipe) -> Trained:
         for step in range(steps):
             chosen = order[step * batch : (step + 1) * batch]
             images = augment(data.images[chosen]) if recipe.augmented else data.images[chosen]
-            x, y = pixels(images).to(_device()), data.labels[chosen].to(_device())
+            x, y = pixels(images).to(device()), data.labels[chosen].to(device())
             for group in optimizer.param_groups:
                 group["lr"] = _rate(recipe, epoch + (step + 1) / steps)
             logits = model(_attacked(model, x, y, recipe))
@@ -117,15 +111,7 @@ def _path(recipe: Recipe, store: Path) -> Path:
 
 def train(recipe: Recipe, store: Path) -> bool:
     """Train and keep it in the store, unless it is there; returns whether it was. The same bit for bit, one thread."""
-    path = _path(recipe, store)
-    if path.is_file():
-        return True
-    done = _run(recipe)
-    store.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.{os.getpid()}")
-    torch.save({"recipe": asdict(recipe), "weights": done.weights, "history": done.history}, beside)
-    beside.replace(path)
-    return False
+    return keep(_path(recipe, store), lambda: asdict(_run(recipe)))
 
 
 def load(recipe: Recipe, store: Path) -> Trained:
@@ -136,3 +122,10 @@ def load(recipe: Recipe, store: Path) -> Trained:
     """
     state = torch.load(_path(recipe, store), weights_only=True)
     return Trained(recipe, state["weights"], state["history"])
+
+
+def trained(recipe: Recipe, store: Path) -> PixelNetwork:
+    """The network of a training from the store: in evaluation mode, its parameters without gradients."""
+    model = network(recipe)
+    model.load_state_dict(load(recipe, store).weights)
+    return model.eval().requires_grad_(False)
