@@ -197,6 +197,53 @@ void conv2d_alias_l1_low_gradient(Tensor output_gradient, Tensor x, Tensor weigh
   kernels().conv2d_alias_l1_low_gradient(args, runtime());
 }
 
+TapTable tap_table(const Tensor& low, const char* name, int64_t size, int64_t kernel, int64_t stride, int64_t padding,
+                   int64_t dilation) {
+  STD_TORCH_CHECK(low.scalar_type() == ScalarType::Double && low.is_contiguous() && low.dim() == 3 &&
+                      low.size(0) == kernel && low.size(2) == size && low.size(1) > 0,
+                  name, " must be a contiguous float64 table [taps, outputs, size]");
+  constexpr int64_t kMost = (int64_t(1) << 31) - 1;  // the products below fit into 64 bits
+  STD_TORCH_CHECK(stride > 0 && padding >= 0 && dilation > 0 &&
+                      std::max({stride, padding, dilation, kernel, size, low.size(1)}) <= kMost,
+                  "stride and dilation must be positive, padding not negative, all below 2^31");
+  return {static_cast<const double*>(data_of(low, name)), kernel, low.size(1), size, stride, padding, dilation};
+}
+
+// Both gradients by identity 4, given the gradient of every norm with respect to the strided output.
+std::tuple<Tensor, Tensor> conv2d_alias_l1_tap_gradient(Tensor grad, Tensor output_gradient, Tensor x, Tensor weight,
+                                                        const Tensor& low_h, const Tensor& low_w,
+                                                        const std::vector<int64_t>& stride,
+                                                        const std::vector<int64_t>& padding,
+                                                        const std::vector<int64_t>& dilation, int64_t groups) {
+  check_layer(x, weight, stride, padding, dilation, groups);
+  check_gradient(output_gradient, x, "output_gradient");
+  const std::vector<int64_t> sizes(x.sizes().begin(), x.sizes().end());
+  const std::vector<int64_t> weight_sizes(weight.sizes().begin(), weight.sizes().end());
+  Conv2dTapGradientArgs args{};
+  args.x = maps_of(x, "x", true);
+  Tensor dx = empty(sizes, args.x.dtype, is_channels_last(x)), dweight = empty(weight_sizes, args.x.dtype);
+  if (x.numel() == 0 || output_gradient.numel() == 0 || weight.numel() == 0) {
+    torch::stable::zero_(dx), torch::stable::zero_(dweight);
+    return {dx, dweight};
+  }
+  args.h = tap_table(low_h, "low_h", args.x.height, weight.size(2), stride[0], padding[0], dilation[0]);
+  args.w = tap_table(low_w, "low_w", args.x.width, weight.size(3), stride[1], padding[1], dilation[1]);
+  data_of(weight, "weight");
+  weight = torch::stable::contiguous(weight);
+  args.weight = weight.const_data_ptr();
+  args.outputs = weight.size(0), args.groups = groups;
+  args.y = maps_of(output_gradient, "output_gradient", true);
+  STD_TORCH_CHECK(args.y.images == args.x.images && args.y.channels == args.outputs &&
+                      args.y.height == args.h.outputs && args.y.width == args.w.outputs,
+                  "output_gradient must be of the layer's strided output");
+  args.grad = map_gradient(grad, output_gradient);
+  args.dx = maps_of(dx, "dx", true);
+  args.dx.data = dx.mutable_data_ptr();
+  args.dweight = dweight.mutable_data_ptr();
+  kernels().conv2d_alias_l1_tap_gradient(args, runtime());
+  return {dx, dweight};
+}
+
 // residual [B, C, N, M] becomes the gradient of the L1 norms of its maps' spectra.
 void residual_l1_gradient(Tensor grad, Tensor residual, const Tensor& dft_h, const Tensor& dft_w) {
   check_written(residual, residual, "residual");
@@ -217,5 +264,6 @@ STABLE_TORCH_LIBRARY_IMPL(alias_ops, CPU, m) {
   m.impl("conv2d_alias_l1", TORCH_BOX(&alias_ops::conv2d_alias_l1));
   m.impl("_conv2d_alias_l1_training", TORCH_BOX(&alias_ops::conv2d_alias_l1_training));
   m.impl("_conv2d_alias_l1_low_gradient", TORCH_BOX(&alias_ops::conv2d_alias_l1_low_gradient));
+  m.impl("_conv2d_alias_l1_tap_gradient", TORCH_BOX(&alias_ops::conv2d_alias_l1_tap_gradient));
   m.impl("_residual_l1_gradient", TORCH_BOX(&alias_ops::residual_l1_gradient));
 }

@@ -84,6 +84,24 @@ struct Conv2dLowGradientArgs {
   void* dweight;  // contiguous
 };
 
+// One axis of identity 4.
+struct TapTable {
+  const double* low;  // [taps][outputs][size]: P with its columns shifted by each tap
+  int64_t taps, outputs, size, stride, padding, dilation;
+};
+
+// Both gradients, all of them. In float or double.
+struct Conv2dTapGradientArgs {
+  Maps x;
+  const void* weight;  // [outputs][channels / groups][taps of h][taps of w], contiguous
+  int64_t outputs, groups;
+  TapTable h, w;
+  Maps y;            // the gradient of every map's norm with respect to the strided output,
+  const void* grad;  // and what comes in for that norm: [images][outputs]
+  Maps dx;
+  void* dweight;  // contiguous
+};
+
 // Maps that are written over by the gradient of their spectra's L1 norms, in float or double.
 struct ResidualL1GradientArgs {
   Maps residual;
@@ -97,6 +115,7 @@ struct Kernels {
   void (*alias_l1)(const AliasL1Args&, const Runtime&);
   void (*conv2d_alias_l1)(const Conv2dAliasL1Args&, const Runtime&);
   void (*conv2d_alias_l1_low_gradient)(const Conv2dLowGradientArgs&, const Runtime&);
+  void (*conv2d_alias_l1_tap_gradient)(const Conv2dTapGradientArgs&, const Runtime&);
   void (*residual_l1_gradient)(const ResidualL1GradientArgs&, const Runtime&);
 };
 

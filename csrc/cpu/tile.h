@@ -12,7 +12,7 @@ namespace alias_ops::ALIAS_OPS_ISA {
 inline constexpr int kTileColumns = 3;
 inline constexpr int kTileRows = kRegisters == 32 ? 8 : 4;
 
-// y[r][v] = sum_k coefficient[k][r] * x[k][v] for a tile of R rows and V vectors.
+// y[r][v] (+)= sum_k coefficient[k][r] * x[k][v] for a tile of R rows and V vectors.
 template <class C>
 struct TileArgs {
   const C* coefficients;  // [inner][R], packed
@@ -21,13 +21,16 @@ struct TileArgs {
   int64_t x_inner_step, x_vector_step;
   C* y;
   int64_t y_row_step, y_vector_step;
+  bool accumulate;
 };
 
 template <class C, int R, int V>
 inline void tile(const TileArgs<C>& a) {
   Vec<C> sum[R][V];
   for (int r = 0; r < R; ++r) {
-    for (int v = 0; v < V; ++v) sum[r][v] = Vec<C>{};
+    for (int v = 0; v < V; ++v) {
+      sum[r][v] = a.accumulate ? load(a.y + r * a.y_row_step + v * a.y_vector_step) : Vec<C>{};
+    }
   }
   const C* coefficient = a.coefficients;
   const C* x = a.x;
@@ -105,6 +108,7 @@ struct Panel {
   C* y;
   int64_t y_row_step, y_vector_step;
   int64_t vectors;
+  bool accumulate = false;
 };
 
 template <class C>
@@ -117,7 +121,7 @@ inline void multiply(const PackedRows<C>& packed, const Panel<C>& p) {
       const int rows = int(packed.block_rows(r));
       tile_of<C>(rows,
                  width)({packed.block(r), packed.inner(), p.x + v * p.x_vector_step, p.x_inner_step, p.x_vector_step,
-                         p.y + r * p.y_row_step + v * p.y_vector_step, p.y_row_step, p.y_vector_step});
+                         p.y + r * p.y_row_step + v * p.y_vector_step, p.y_row_step, p.y_vector_step, p.accumulate});
     }
     v += width;
   }
