@@ -197,21 +197,44 @@ void conv2d_alias_l1_low_gradient(Tensor output_gradient, Tensor x, Tensor weigh
   kernels().conv2d_alias_l1_low_gradient(args, runtime());
 }
 
-TapTable tap_table(const Tensor& low, const char* name, int64_t size, int64_t kernel, int64_t stride, int64_t padding,
+TapTable tap_table(const std::vector<Tensor>& t, int64_t size, int64_t kernel, int64_t stride, int64_t padding,
                    int64_t dilation) {
-  STD_TORCH_CHECK(low.scalar_type() == ScalarType::Double && low.is_contiguous() && low.dim() == 3 &&
-                      low.size(0) == kernel && low.size(2) == size && low.size(1) > 0,
-                  name, " must be a contiguous float64 table [taps, outputs, size]");
+  STD_TORCH_CHECK(t.size() == 5, "a tap gradient takes five tables an axis");
   constexpr int64_t kMost = (int64_t(1) << 31) - 1;  // the products below fit into 64 bits
-  STD_TORCH_CHECK(stride > 0 && padding >= 0 && dilation > 0 &&
-                      std::max({stride, padding, dilation, kernel, size, low.size(1)}) <= kMost,
-                  "stride and dilation must be positive, padding not negative, all below 2^31");
-  return {static_cast<const double*>(data_of(low, name)), kernel, low.size(1), size, stride, padding, dilation};
+  STD_TORCH_CHECK(
+      stride > 0 && padding >= 0 && dilation > 0 && std::max({stride, padding, dilation, kernel, size}) <= kMost,
+      "stride and dilation must be positive, padding not negative, all below 2^31");
+  for (const Tensor& table : t) STD_TORCH_CHECK(table.is_contiguous(), "tables must be contiguous");
+  for (int i : {0, 1, 3}) STD_TORCH_CHECK(t[i].scalar_type() == ScalarType::Double, "tables must be float64");
+  for (int i : {2, 4}) STD_TORCH_CHECK(t[i].scalar_type() == ScalarType::Long, "places must be int64");
+  const int64_t stride_1 = size + 2 * padding - dilation * (kernel - 1);
+  STD_TORCH_CHECK(kernel > 0 && stride_1 > 0, "the kernel must fit in the padded input");
+  const int64_t outputs = outputs_of(stride_1, stride);
+  const auto shaped = [](const Tensor& table, const std::vector<int64_t>& sizes) {
+    return table.dim() == int64_t(sizes.size()) && std::equal(sizes.begin(), sizes.end(), table.sizes().begin());
+  };
+  const int64_t phases = t[1].dim() == 3 ? t[1].size(0) : 0, lines = t[4].dim() == 2 ? t[4].size(0) : 0;
+  STD_TORCH_CHECK(shaped(t[0], {outputs, size}) && shaped(t[1], {phases, outputs, outputs}) &&
+                      shaped(t[2], {kernel, 2}) && shaped(t[3], {lines, outputs}) && shaped(t[4], {lines, kernel}),
+                  "tables must be those of alias_ops.designs for this geometry");
+  const auto doubles = [](const Tensor& table) { return static_cast<const double*>(data_of(table, "a table")); };
+  const auto integers = [](const Tensor& table) { return static_cast<const int64_t*>(data_of(table, "a table")); };
+  const TapTable made{doubles(t[0]), doubles(t[1]), integers(t[2]), doubles(t[3]), integers(t[4]), kernel,  outputs,
+                      size,          phases,        lines,          stride,        padding,        dilation};
+  for (int64_t i = 0; i < kernel; ++i) {
+    STD_TORCH_CHECK(made.places[2 * i] >= 0 && made.places[2 * i] <= phases && made.places[2 * i + 1] >= 0 &&
+                        made.places[2 * i + 1] < outputs,
+                    "places must lie among the outputs");
+  }
+  for (int64_t i = 0; i < lines * kernel; ++i)
+    STD_TORCH_CHECK(made.sources[i] < size, "frame sources must lie in the input");
+  return made;
 }
 
 // Both gradients by identity 4, given the gradient of every norm with respect to the strided output.
 std::tuple<Tensor, Tensor> conv2d_alias_l1_tap_gradient(Tensor grad, Tensor output_gradient, Tensor x, Tensor weight,
-                                                        const Tensor& low_h, const Tensor& low_w,
+                                                        const std::vector<Tensor>& tables_h,
+                                                        const std::vector<Tensor>& tables_w,
                                                         const std::vector<int64_t>& stride,
                                                         const std::vector<int64_t>& padding,
                                                         const std::vector<int64_t>& dilation, int64_t groups) {
@@ -226,8 +249,8 @@ std::tuple<Tensor, Tensor> conv2d_alias_l1_tap_gradient(Tensor grad, Tensor outp
     torch::stable::zero_(dx), torch::stable::zero_(dweight);
     return {dx, dweight};
   }
-  args.h = tap_table(low_h, "low_h", args.x.height, weight.size(2), stride[0], padding[0], dilation[0]);
-  args.w = tap_table(low_w, "low_w", args.x.width, weight.size(3), stride[1], padding[1], dilation[1]);
+  args.h = tap_table(tables_h, args.x.height, weight.size(2), stride[0], padding[0], dilation[0]);
+  args.w = tap_table(tables_w, args.x.width, weight.size(3), stride[1], padding[1], dilation[1]);
   data_of(weight, "weight");
   weight = torch::stable::contiguous(weight);
   args.weight = weight.const_data_ptr();

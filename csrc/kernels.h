@@ -84,10 +84,14 @@ struct Conv2dLowGradientArgs {
   void* dweight;  // contiguous
 };
 
-// One axis of identity 4.
+// One axis of identity 4: P of every tap, in parts (alias_ops/designs/conv2d_taps.py).
 struct TapTable {
-  const double* low;  // [taps][outputs][size]: P with its columns shifted by each tap
-  int64_t taps, outputs, size, stride, padding, dilation;
+  const double* base;      // [outputs][size]
+  const double* turns;     // [phases][outputs][outputs]
+  const int64_t* places;   // [taps][2]: 0 for base or 1 + a turn, first output there
+  const double* profiles;  // [lines][outputs]
+  const int64_t* sources;  // [lines][taps], -1 where a tap meets no sample
+  int64_t taps, outputs, size, phases, lines, stride, padding, dilation;
 };
 
 // Both gradients, all of them. In float or double.

@@ -67,6 +67,24 @@ def test_identity_4_taps_of_s_and_p_are_the_stride_1_convolution(kernel, stride)
 
 @strides
 @kernels
+def test_identity_4_taps_of_p_are_one_low_passed_map_at_their_places_and_lines(kernel, stride):
+    for geometry in geometries(kernel, stride):
+        size = geometry[0]
+        expected = designs.tap_factors(*geometry)[1]
+        base, turns, places, profiles, sources = designs.tap_tables(*geometry)
+        maps = [base, *(turn @ base for turn in turns)]
+        assert base.shape == expected.shape[1:]
+        assert places.shape == (kernel, 2)
+        for tap, (place, shift) in enumerate(places.tolist()):
+            actual = maps[place].roll(-shift, 0)
+            for profile, source in zip(profiles, sources[:, tap].tolist(), strict=True):
+                if source >= 0:
+                    actual[:, source] += profile
+            assert_close(actual, expected[tap], DOUBLE, scale=1 + expected[tap].norm())
+
+
+@strides
+@kernels
 def test_identity_7_product_and_frame_are_the_spectrum_of_the_stride_1_convolution(kernel, stride):
     for geometry in geometries(kernel, stride):
         size, _, _, padding, dilation = geometry

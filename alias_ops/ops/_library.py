@@ -52,8 +52,8 @@ for schema in (
     # Parts of the CPU's gradients. What they write is PyTorch's own or a residual.
     "_conv2d_alias_l1_low_gradient(Tensor output_gradient, Tensor x, Tensor weight, Tensor(a!) dx, Tensor(b!) dweight, "
     f"{_CONVOLUTION}) -> ()",
-    "_conv2d_alias_l1_tap_gradient(Tensor grad, Tensor output_gradient, Tensor x, Tensor weight, Tensor low_h, "
-    "Tensor low_w, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, SymInt groups) -> (Tensor, Tensor)",
+    "_conv2d_alias_l1_tap_gradient(Tensor grad, Tensor output_gradient, Tensor x, Tensor weight, "
+    f"{_CONVOLUTION}) -> (Tensor, Tensor)",
     "_residual_l1_gradient(Tensor grad, Tensor(a!) residual, Tensor dft_h, Tensor dft_w) -> ()",
 ):
     LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))

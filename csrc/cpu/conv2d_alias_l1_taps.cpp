@@ -60,11 +60,10 @@ class TapGradient {
 
  private:
   struct Scratch {
-    Buffer<C> maps, along, residuals;
+    Buffer<C> maps, residuals;
+    typename TapResiduals<C>::Scratch low;
     explicit Scratch(const TapGradient& o)
-        : maps(o.a_.x.height * o.a_.x.width * kL),
-          along(o.residuals_.along_size()),
-          residuals(o.residuals_.taps() * o.row_) {}
+        : maps(o.a_.x.height * o.a_.x.width * kL), residuals(o.residuals_.taps() * o.row_), low(o.residuals_) {}
   };
   struct Images {
     int64_t first, count;
@@ -125,17 +124,17 @@ class TapGradient {
       const C* from = map_at<C>(x, images.first + k, channel);
       C* to = residuals + k * pixels * kL;
       if (x.channel_stride == 1 && count == kL) {
-        residuals_.forward(from, x.row_stride, x.column_stride, scratch.along.data(), to, row_);
+        residuals_.forward(from, x.row_stride, x.column_stride, to, row_, scratch.low);
       } else {
         gather_group<C, C>(x, count, [&](int64_t i) { return from + i * x.channel_stride; }, scratch.maps.data());
-        residuals_.forward(scratch.maps.data(), x.width * kL, kL, scratch.along.data(), to, row_);
+        residuals_.forward(scratch.maps.data(), x.width * kL, kL, to, row_, scratch.low);
       }
     }
     const C* gradient = gradient_.data() + (part * a_.groups + group) * output_vectors_ * row_;
     weight_gradient(gradient, residuals, images.count * pixels, sums_.data() + (part * tasks_ + task) * taps_size_);
     input_gradient(gradient, weight_.data() + task * taps_size_, images.count * pixels, residuals);
     for (int64_t k = 0; k < images.count; ++k) {
-      residuals_.adjoint(residuals + k * pixels * kL, row_, scratch.along.data(), scratch.maps.data());
+      residuals_.adjoint(residuals + k * pixels * kL, row_, scratch.maps.data(), scratch.low);
       C* to = const_cast<C*>(map_at<C>(a_.dx, images.first + k, channel));
       scatter_maps(scratch.maps.data(), a_.dx, count, to);
     }

@@ -3,91 +3,151 @@
 #pragma once
 
 #include <algorithm>
-#include <vector>
 
 #include "buffer.h"
-#include "lanes.h"
-#include "tile.h"
+#include "conv2d_tap_axis.h"
 
 namespace alias_ops::ALIAS_OPS_ISA {
-
-// The sample that a tap meets at an output, or -1 in the padding.
-inline int64_t tap_sample(const TapTable& t, int64_t tap, int64_t output) {
-  const int64_t sample = output * t.stride + tap * t.dilation - t.padding;
-  return sample < t.size ? sample : -1;  // in front of the first one it is negative already
-}
 
 template <class C>
 class TapResiduals {
   static constexpr int kL = kLanes<C>;
+  using Tap = typename TapAxis<C>::Tap;
+  using Line = typename TapAxis<C>::Line;
 
  public:
-  TapResiduals(const TapTable& h, const TapTable& w)
-      : h_(h),
-        w_(w),
-        left_(h.taps * h.outputs, h.size, [&](int64_t r, int64_t k) { return h.low[r * h.size + k]; }),
-        left_back_(h.size, h.taps * h.outputs, [&](int64_t r, int64_t k) { return -h.low[k * h.size + r]; }) {
-    for (int64_t u = 0; u < w.taps; ++u) {
-      const double* low = w.low + u * w.outputs * w.size;
-      right_.emplace_back(w.outputs, w.size, [&](int64_t r, int64_t k) { return -low[r * w.size + k]; });
-      right_back_.emplace_back(w.size, w.outputs, [&](int64_t r, int64_t k) { return low[k * w.size + r]; });
-    }
-  }
-  int64_t taps() const { return h_.taps * w_.taps; }
-  int64_t pixels() const { return h_.outputs * w_.outputs; }
-  // Vectors between the two products.
-  int64_t along_size() const { return h_.taps * h_.outputs * w_.size * kL; }
+  TapResiduals(const TapTable& h, const TapTable& w) : h_(h), w_(w), width_(w.outputs * kL) {}
 
-  // residuals[tap][pixel][lanes], `tap_step` from tap to tap.
-  void forward(const C* x, int64_t row_step, int64_t column_step, C* along, C* residuals, int64_t tap_step) const {
-    multiply(left_, Panel<C>{x, row_step, column_step, along, w_.size * kL, kL, w_.size});
-    each_tap([&](int64_t t, int64_t u, int64_t tap) {
-      C* to = residuals + tap * tap_step;
-      each_output([&](int64_t n, int64_t m) {
-        const int64_t row = tap_sample(h_, t, n), column = tap_sample(w_, u, m);
-        store(to, row < 0 || column < 0 ? Vec<C>{} : load(x + row * row_step + column * column_step));
-        to += kL;
+  int64_t taps() const { return int64_t(h_.taps.size() * w_.taps.size()); }
+  int64_t pixels() const { return h_.outputs * w_.outputs; }
+
+  // What a thread works in.
+  struct Scratch {
+    Buffer<C> along;          // [output][column of x][lanes]
+    Buffer<C> low;            // [phase of the width][phase of the height][place][place][lanes]
+    Buffer<C> rows, columns;  // [sample of a line][tap][output][lanes]
+    Buffer<C> line;           // of one axis, all phases
+    explicit Scratch(const TapResiduals& o)
+        : along(o.h_.outputs * o.w_.size * kL),
+          low(o.w_.phases * o.low_step()),
+          rows(int64_t(o.h_.samples.size()) * o.row_step()),
+          columns(int64_t(o.w_.samples.size()) * o.column_step()),
+          line(std::max(o.h_.phases * o.h_.outputs, o.w_.phases * o.w_.outputs) * kL) {}
+  };
+
+  // residuals[tap][pixel][lanes], `tap_step` from tap to tap, of x[row][column][lanes].
+  void forward(const C* x, int64_t x_row, int64_t x_column, C* residuals, int64_t tap_step, Scratch& s) const {
+    C *along = s.along.data(), *low = s.low.data();
+    h_.base(x, x_row, x_column, along, w_.size * kL, kL, w_.size);
+    w_.base(along, kL, w_.size * kL, low, kL, width_, h_.outputs);
+    h_.turn(low, h_.outputs * width_, width_, kL, w_.outputs);
+    w_.turn(low, low_step(), kL, width_, h_.phases * h_.outputs);
+    for (size_t i = 0; i < h_.samples.size(); ++i) {
+      const C* line = x + h_.samples[i] * x_row;
+      C* rows = s.rows.data() + int64_t(i) * row_step();
+      w_.line(line, x_column, s.line.data(), rows);
+      each_crossing([&](int64_t u, const Line& crossing) {
+        const Vec<C> value = load(line + w_.samples[crossing.sample] * x_column);
+        for (int64_t m = 0; m < w_.outputs; ++m) add(rows + u * width_ + m * kL, crossing.profile[m] * value);
       });
-      multiply(right_[u], Panel<C>{along + t * h_.outputs * w_.size * kL, kL, w_.size * kL, residuals + tap * tap_step,
-                                   kL, w_.outputs * kL, h_.outputs, true});
+    }
+    for (size_t i = 0; i < w_.samples.size(); ++i) {
+      h_.line(x + w_.samples[i] * x_column, x_row, s.line.data(), s.columns.data() + int64_t(i) * column_step());
+    }
+    each_row(s, [&](int64_t tap, int64_t n, const Tap& h, const Tap& w, const C* place, const C* x_rows,
+                    const C* x_columns) {
+      C* to = residuals + tap * tap_step + n * width_;
+      w_.around(w, [&](int64_t m, int64_t at) { store(to + m * kL, -load(place + at * kL)); });
+      if (n >= h.first && n < h.last) {
+        const C* from = x + (n * h_.stride + h.offset) * x_row + w.offset * x_column;
+        for (int64_t m = w.first; m < w.last; ++m) add(to + m * kL, load(from + m * w_.stride * x_column));
+      }
+      for (const Line& line : h.lines) {
+        const C* from = x_rows + line.sample * row_step();
+        for (int64_t m = 0; m < w_.outputs; ++m) add(to + m * kL, -line.profile[n] * load(from + m * kL));
+      }
+      for (const Line& line : w.lines) {
+        const Vec<C> value = load(x_columns + line.sample * column_step());
+        for (int64_t m = 0; m < w_.outputs; ++m) add(to + m * kL, -line.profile[m] * value);
+      }
     });
   }
 
   // dx[row][column][lanes] from the residuals' gradients.
-  void adjoint(const C* gradients, int64_t tap_step, C* along, C* dx) const {
-    each_tap([&](int64_t t, int64_t u, int64_t tap) {
-      multiply(right_back_[u], Panel<C>{gradients + tap * tap_step, kL, w_.outputs * kL,
-                                        along + t * h_.outputs * w_.size * kL, kL, w_.size * kL, h_.outputs, u > 0});
+  void adjoint(const C* gradients, int64_t tap_step, C* dx, Scratch& s) const {
+    const int64_t x_row = w_.size * kL;
+    C *along = s.along.data(), *low = s.low.data();
+    std::fill_n(dx, h_.size * x_row, C(0));
+    for (Buffer<C>* sums : {&s.low, &s.rows, &s.columns}) std::fill(sums->begin(), sums->end(), C(0));
+    each_row(s, [&](int64_t tap, int64_t n, const Tap& h, const Tap& w, C* place, C* x_rows, C* x_columns) {
+      const C* from = gradients + tap * tap_step + n * width_;
+      w_.around(w, [&](int64_t m, int64_t at) { add(place + at * kL, -load(from + m * kL)); });
+      if (n >= h.first && n < h.last) {
+        C* to = dx + (n * h_.stride + h.offset) * x_row + w.offset * kL;
+        for (int64_t m = w.first; m < w.last; ++m) add(to + m * w_.stride * kL, load(from + m * kL));
+      }
+      for (const Line& line : h.lines) {
+        C* to = x_rows + line.sample * row_step();
+        for (int64_t m = 0; m < w_.outputs; ++m) add(to + m * kL, -line.profile[n] * load(from + m * kL));
+      }
+      for (const Line& line : w.lines) {
+        Vec<C> sum = {};
+        for (int64_t m = 0; m < w_.outputs; ++m) sum += line.profile[m] * load(from + m * kL);
+        add(x_columns + line.sample * column_step(), -sum);
+      }
     });
-    multiply(left_back_, Panel<C>{along, w_.size * kL, kL, dx, w_.size * kL, kL, w_.size});
-    each_tap([&](int64_t t, int64_t u, int64_t tap) {
-      const C* from = gradients + tap * tap_step;
-      each_output([&](int64_t n, int64_t m) {
-        const int64_t row = tap_sample(h_, t, n), column = tap_sample(w_, u, m);
-        C* to = dx + (row * w_.size + column) * kL;
-        if (row >= 0 && column >= 0) store(to, load(to) + load(from));
-        from += kL;
+    for (size_t i = 0; i < h_.samples.size(); ++i) {
+      C* line = dx + h_.samples[i] * x_row;
+      const C* rows = s.rows.data() + int64_t(i) * row_step();
+      each_crossing([&](int64_t u, const Line& crossing) {
+        Vec<C> sum = {};
+        for (int64_t m = 0; m < w_.outputs; ++m) sum += crossing.profile[m] * load(rows + u * width_ + m * kL);
+        add(line + w_.samples[crossing.sample] * kL, sum);
       });
-    });
+      w_.line_back(rows, s.line.data(), line, kL);
+    }
+    for (size_t i = 0; i < w_.samples.size(); ++i) {
+      h_.line_back(s.columns.data() + int64_t(i) * column_step(), s.line.data(), dx + w_.samples[i] * kL, x_row);
+    }
+    w_.turn_back(low, low_step(), kL, width_, h_.phases * h_.outputs);
+    h_.turn_back(low, h_.outputs * width_, width_, kL, w_.outputs);
+    w_.base_back(low, kL, width_, along, kL, x_row, h_.outputs, false);
+    h_.base_back(along, x_row, kL, dx, x_row, kL, w_.size, true);
   }
 
  private:
+  int64_t low_step() const { return h_.phases * h_.outputs * width_; }
+  int64_t row_step() const { return int64_t(w_.taps.size()) * width_; }
+  int64_t column_step() const { return int64_t(h_.taps.size()) * h_.outputs * kL; }
+  static void add(C* to, Vec<C> value) { TapAxis<C>::add(to, value); }
+
+  // visit(u, line) wherever a tap along the width meets a sample of a line: on a single row of x it finds P_u.
   template <class Visit>
-  void each_tap(Visit visit) const {
-    for (int64_t t = 0; t < h_.taps; ++t) {
-      for (int64_t u = 0; u < w_.taps; ++u) visit(t, u, t * w_.taps + u);
-    }
-  }
-  template <class Visit>
-  void each_output(Visit visit) const {
-    for (int64_t n = 0; n < h_.outputs; ++n) {
-      for (int64_t m = 0; m < w_.outputs; ++m) visit(n, m);
+  void each_crossing(Visit visit) const {
+    for (size_t u = 0; u < w_.taps.size(); ++u) {
+      for (const Line& line : w_.taps[u].lines) visit(int64_t(u), line);
     }
   }
 
-  const TapTable &h_, &w_;
-  PackedRows<C> left_, left_back_;                 // P of all taps, and minus its adjoint
-  std::vector<PackedRows<C>> right_, right_back_;  // of each tap: minus P, and P's adjoint
+  // visit(tap, n, taps of the axes, the row of `low` that lies under outputs n, the rows and the columns of lines
+  // there)
+  template <class Visit>
+  void each_row(Scratch& s, Visit visit) const {
+    int64_t tap = 0;
+    for (size_t t = 0; t < h_.taps.size(); ++t) {
+      for (size_t u = 0; u < w_.taps.size(); ++u, ++tap) {
+        const Tap &h = h_.taps[t], &w = w_.taps[u];
+        C* phase = s.low.data() + w.phase * low_step() + h.phase * h_.outputs * width_;
+        h_.around(h, [&](int64_t n, int64_t at) {
+          visit(tap, n, h, w, phase + at * width_, s.rows.data() + int64_t(u) * width_,
+                s.columns.data() + (int64_t(t) * h_.outputs + n) * kL);
+        });
+      }
+    }
+  }
+
+  const TapAxis<C> h_, w_;
+  const int64_t width_;
 };
 
 }  // namespace alias_ops::ALIAS_OPS_ISA
