@@ -19,24 +19,25 @@ class TapResiduals {
   TapResiduals(const TapTable& h, const TapTable& w) : h_(h), w_(w), width_(w.outputs * kL) {}
 
   int64_t taps() const { return int64_t(h_.taps.size() * w_.taps.size()); }
-  int64_t pixels() const { return h_.outputs * w_.outputs; }
+  int64_t height() const { return h_.outputs; }
+  int64_t width() const { return w_.outputs; }
 
-  // What a thread works in.
-  struct Scratch {
-    Buffer<C> along;          // [output][column of x][lanes]
+  // One map's: what its residuals are made of, or what their gradients add up to.
+  struct Low {
     Buffer<C> low;            // [phase of the width][phase of the height][place][place][lanes]
     Buffer<C> rows, columns;  // [sample of a line][tap][output][lanes]
+    Buffer<C> along;          // [output][column of x][lanes], between two products
     Buffer<C> line;           // of one axis, all phases
-    explicit Scratch(const TapResiduals& o)
-        : along(o.h_.outputs * o.w_.size * kL),
-          low(o.w_.phases * o.low_step()),
+    explicit Low(const TapResiduals& o)
+        : low(o.w_.phases * o.low_step()),
           rows(int64_t(o.h_.samples.size()) * o.row_step()),
           columns(int64_t(o.w_.samples.size()) * o.column_step()),
+          along(o.h_.outputs * o.w_.size * kL),
           line(std::max(o.h_.phases * o.h_.outputs, o.w_.phases * o.w_.outputs) * kL) {}
   };
 
-  // residuals[tap][pixel][lanes], `tap_step` from tap to tap, of x[row][column][lanes].
-  void forward(const C* x, int64_t x_row, int64_t x_column, C* residuals, int64_t tap_step, Scratch& s) const {
+  // Of x[row][column][lanes].
+  void prepare(const C* x, int64_t x_row, int64_t x_column, Low& s) const {
     C *along = s.along.data(), *low = s.low.data();
     h_.base(x, x_row, x_column, along, w_.size * kL, kL, w_.size);
     w_.base(along, kL, w_.size * kL, low, kL, width_, h_.outputs);
@@ -54,48 +55,60 @@ class TapResiduals {
     for (size_t i = 0; i < w_.samples.size(); ++i) {
       h_.line(x + w_.samples[i] * x_column, x_row, s.line.data(), s.columns.data() + int64_t(i) * column_step());
     }
-    each_row(s, [&](int64_t tap, int64_t n, const Tap& h, const Tap& w, const C* place, const C* x_rows,
-                    const C* x_columns) {
-      C* to = residuals + tap * tap_step + n * width_;
+  }
+
+  // residuals[tap][pixel][lanes] of the output rows first..last, `tap_step` from tap to tap.
+  void forward(const C* x, int64_t x_row, int64_t x_column, const Low& s, int64_t first, int64_t last, C* residuals,
+               int64_t tap_step) const {
+    each_row(first, last, [&](int64_t tap, int64_t n, int64_t t, int64_t u) {
+      const Tap &h = h_.taps[t], &w = w_.taps[u];
+      C* to = residuals + tap * tap_step + (n - first) * width_;
+      const C* place = s.low.data() + place_of(h, w, n);
       w_.around(w, [&](int64_t m, int64_t at) { store(to + m * kL, -load(place + at * kL)); });
       if (n >= h.first && n < h.last) {
         const C* from = x + (n * h_.stride + h.offset) * x_row + w.offset * x_column;
         for (int64_t m = w.first; m < w.last; ++m) add(to + m * kL, load(from + m * w_.stride * x_column));
       }
       for (const Line& line : h.lines) {
-        const C* from = x_rows + line.sample * row_step();
+        const C* from = s.rows.data() + line.sample * row_step() + u * width_;
         for (int64_t m = 0; m < w_.outputs; ++m) add(to + m * kL, -line.profile[n] * load(from + m * kL));
       }
       for (const Line& line : w.lines) {
-        const Vec<C> value = load(x_columns + line.sample * column_step());
+        const Vec<C> value = load(s.columns.data() + line.sample * column_step() + (t * h_.outputs + n) * kL);
         for (int64_t m = 0; m < w_.outputs; ++m) add(to + m * kL, -line.profile[m] * value);
       }
     });
   }
 
-  // dx[row][column][lanes] from the residuals' gradients.
-  void adjoint(const C* gradients, int64_t tap_step, C* dx, Scratch& s) const {
-    const int64_t x_row = w_.size * kL;
-    C *along = s.along.data(), *low = s.low.data();
-    std::fill_n(dx, h_.size * x_row, C(0));
+  // The way back to dx[row][column][lanes]: nothing yet, rows of the residuals' gradients, and what they come to.
+  void clear(C* dx, Low& s) const {
+    std::fill_n(dx, h_.size * w_.size * kL, C(0));
     for (Buffer<C>* sums : {&s.low, &s.rows, &s.columns}) std::fill(sums->begin(), sums->end(), C(0));
-    each_row(s, [&](int64_t tap, int64_t n, const Tap& h, const Tap& w, C* place, C* x_rows, C* x_columns) {
-      const C* from = gradients + tap * tap_step + n * width_;
+  }
+  void collect(const C* gradients, int64_t tap_step, int64_t first, int64_t last, C* dx, Low& s) const {
+    each_row(first, last, [&](int64_t tap, int64_t n, int64_t t, int64_t u) {
+      const Tap &h = h_.taps[t], &w = w_.taps[u];
+      const C* from = gradients + tap * tap_step + (n - first) * width_;
+      C* place = s.low.data() + place_of(h, w, n);
       w_.around(w, [&](int64_t m, int64_t at) { add(place + at * kL, -load(from + m * kL)); });
       if (n >= h.first && n < h.last) {
-        C* to = dx + (n * h_.stride + h.offset) * x_row + w.offset * kL;
+        C* to = dx + ((n * h_.stride + h.offset) * w_.size + w.offset) * kL;
         for (int64_t m = w.first; m < w.last; ++m) add(to + m * w_.stride * kL, load(from + m * kL));
       }
       for (const Line& line : h.lines) {
-        C* to = x_rows + line.sample * row_step();
+        C* to = s.rows.data() + line.sample * row_step() + u * width_;
         for (int64_t m = 0; m < w_.outputs; ++m) add(to + m * kL, -line.profile[n] * load(from + m * kL));
       }
       for (const Line& line : w.lines) {
         Vec<C> sum = {};
         for (int64_t m = 0; m < w_.outputs; ++m) sum += line.profile[m] * load(from + m * kL);
-        add(x_columns + line.sample * column_step(), -sum);
+        add(s.columns.data() + line.sample * column_step() + (t * h_.outputs + n) * kL, -sum);
       }
     });
+  }
+  void finish(C* dx, Low& s) const {
+    const int64_t x_row = w_.size * kL;
+    C *along = s.along.data(), *low = s.low.data();
     for (size_t i = 0; i < h_.samples.size(); ++i) {
       C* line = dx + h_.samples[i] * x_row;
       const C* rows = s.rows.data() + int64_t(i) * row_step();
@@ -129,19 +142,19 @@ class TapResiduals {
     }
   }
 
-  // visit(tap, n, taps of the axes, the row of `low` that lies under outputs n, the rows and the columns of lines
-  // there)
+  // Where the row of low-passed places lies that outputs n of two taps take theirs from.
+  int64_t place_of(const Tap& h, const Tap& w, int64_t n) const {
+    const int64_t at = n + h.shift < h_.outputs ? n + h.shift : n + h.shift - h_.outputs;
+    return w.phase * low_step() + (h.phase * h_.outputs + at) * width_;
+  }
+
+  // visit(tap, n, t, u) for output rows first <= n < last of every tap.
   template <class Visit>
-  void each_row(Scratch& s, Visit visit) const {
+  void each_row(int64_t first, int64_t last, Visit visit) const {
     int64_t tap = 0;
     for (size_t t = 0; t < h_.taps.size(); ++t) {
       for (size_t u = 0; u < w_.taps.size(); ++u, ++tap) {
-        const Tap &h = h_.taps[t], &w = w_.taps[u];
-        C* phase = s.low.data() + w.phase * low_step() + h.phase * h_.outputs * width_;
-        h_.around(h, [&](int64_t n, int64_t at) {
-          visit(tap, n, h, w, phase + at * width_, s.rows.data() + int64_t(u) * width_,
-                s.columns.data() + (int64_t(t) * h_.outputs + n) * kL);
-        });
+        for (int64_t n = first; n < last; ++n) visit(tap, n, int64_t(t), int64_t(u));
       }
     }
   }
