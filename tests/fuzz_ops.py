@@ -240,6 +240,14 @@ class Fuzzer:
         dweight = self.packed(*weight.shape, dtype=x.dtype)
         return [output_gradient, x, weight, self.packed(*x.shape, dtype=x.dtype), dweight, *geometry]
 
+    def _conv2d_alias_l1_tap_gradient(self):
+        x, weight, strided, (*_, stride, padding, dilation, groups) = self.layer((torch.float64, torch.float32))
+        maps = x.shape[0], weight.shape[0]
+        axes = zip(x.shape[2:], weight.shape[2:], stride, padding, dilation)
+        gradients = self.packed(*maps, dtype=x.dtype), self.packed(*maps, *strided, dtype=x.dtype)
+        tables = [list(designs.tap_tables(*axis)) for axis in axes]
+        return [*gradients, x, weight, *tables, stride, padding, dilation, groups]
+
     def _residual_l1_gradient(self):
         dtype = self.random.choice((torch.float64, torch.float32))
         maps, size = [self.random.randrange(6) for _ in range(2)], [self.size(), self.size()]

@@ -69,7 +69,6 @@ def test_identity_4_taps_of_s_and_p_are_the_stride_1_convolution(kernel, stride)
 @kernels
 def test_identity_4_taps_of_p_are_one_low_passed_map_at_their_places_and_lines(kernel, stride):
     for geometry in geometries(kernel, stride):
-        size = geometry[0]
         expected = designs.tap_factors(*geometry)[1]
         base, turns, places, profiles, sources = designs.tap_tables(*geometry)
         maps = [base, *(turn @ base for turn in turns)]

@@ -45,6 +45,23 @@ def freed(t):
     return t
 
 
+def tap_gradient(**changed):
+    tables = list(designs.tap_tables(6, 3, 2, 1, 1))
+    arguments = {
+        "grad": torch.rand(2, 4),
+        "output_gradient": torch.rand(2, 4, 3, 3),
+        "x": X,
+        "weight": WEIGHT,
+        "tables_h": tables,
+        "tables_w": tables,
+        "stride": (2, 2),
+        "padding": (1, 1),
+        "dilation": (1, 1),
+        "groups": 1,
+    }
+    return OPS._conv2d_alias_l1_tap_gradient(*(arguments | changed).values())
+
+
 FREED = {
     "x of a pooling": lambda: OPS.separable2d(freed(X), *FACTORS),
     "a factor": lambda: OPS.separable2d(X, freed(FACTORS[0]), FACTORS[1]),
@@ -53,6 +70,16 @@ FREED = {
     "output": lambda: OPS.conv2d_alias_l1(X, WEIGHT, None, freed(torch.rand(2, 4, 3, 3)), *GEOMETRY),
     "bias": lambda: OPS.conv2d_alias_l1(X, WEIGHT, freed(torch.rand(4)), torch.rand(2, 4, 3, 3), *GEOMETRY),
     "grad": lambda: OPS._residual_l1_gradient(freed(torch.rand(2, 4)), X.clone(), *[designs.dft_rows(6)] * 2),
+    "grad of taps": lambda: tap_gradient(grad=freed(torch.rand(2, 4))),
+    "output_gradient": lambda: tap_gradient(output_gradient=freed(torch.rand(2, 4, 3, 3))),
+    "x of taps": lambda: tap_gradient(x=freed(X)),
+    "weight of taps": lambda: tap_gradient(weight=freed(WEIGHT)),
+    **{
+        f"table {i} of taps": lambda i=i: tap_gradient(
+            tables_w=[freed(t) if i == place else t for place, t in enumerate(designs.tap_tables(6, 3, 2, 1, 1))]
+        )
+        for i in range(5)
+    },
     **{
         f"table {i}": lambda i=i: OPS.conv2d_alias_l1(
             *(X, WEIGHT, None, None),
@@ -100,6 +127,8 @@ def test_numbers_beyond_all_sizes_are_refused(place, number):
     x = X[:, :0] if place == "groups" else X
     with pytest.raises(RuntimeError, match=r"below 2\^31|must fit|weight must be"):
         OPS.conv2d_alias_l1(x, WEIGHT, None, None, *CONV_TABLES, *geometry.values())
+    with pytest.raises(RuntimeError, match=r"below 2\^31|must fit|weight must be"):
+        tap_gradient(x=x, **geometry)
 
 
 def test_the_largest_stride_takes_the_first_sample():

@@ -100,6 +100,7 @@ def call_conv2d_alias_l1_backward(fence, size, dtype):
     kernels = torch.ops.alias_ops
     for kernel, padding in ((1, 1), (3, 1), (2, 2)):
         tables = [[fence(t) for t in designs.conv_tables(n, kernel, 2, padding, 1)] for n in size]
+        taps = [[fence(t) for t in designs.tap_tables(n, kernel, 2, padding, 1)] for n in size]
         shape = [designs.output_size(designs.correlation_size(n, kernel, padding, 1), 2) for n in size]
         for channels, outputs, groups in CONVOLUTIONS:
             weight = fence(torch.rand(outputs, channels // groups, kernel, kernel).to(dtype))
@@ -111,7 +112,9 @@ def call_conv2d_alias_l1_backward(fence, size, dtype):
                 inputs, output, dx = fence(x), fence(y), fence(torch.zeros_like(x))
                 geometry = *tables, (2, 2), (padding, padding), (1, 1), groups
                 _, d_output = kernels._conv2d_alias_l1_training(inputs, weight, bias, output, *geometry)
-                kernels._conv2d_alias_l1_low_gradient(fence(d_output), inputs, weight, dx, dweight, *geometry)
+                d_output = fence(d_output)
+                kernels._conv2d_alias_l1_tap_gradient(grad, d_output, inputs, weight, *taps, *geometry[2:])
+                kernels._conv2d_alias_l1_low_gradient(d_output, inputs, weight, dx, dweight, *geometry)
                 kernels._residual_l1_gradient(grad, output, *(axis[4] for axis in tables))
 
 

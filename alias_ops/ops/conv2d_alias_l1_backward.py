@@ -1,7 +1,8 @@
-"""Gradients of ``conv2d_alias_l1`` on the CPU: kernels before and after PyTorch's own backward of the strided layer.
+"""Gradients of ``conv2d_alias_l1`` on the CPU.
 
-Measuring leaves the gradient of every norm with respect to the strided output; PyTorch's backward takes that to x and
-weight; what the low band has to say comes off both where they lie. Nothing else is of the size of x.
+Measuring leaves the gradient of every norm with respect to the strided output. One kernel takes that to x and weight
+by identity 4. Where convolution groups are narrow or kernels large, PyTorch's own backward of the strided layer does,
+and by identity 7 what the low band has to say comes off both where they lie. Nothing else is of the size of x.
 """
 
 import torch
@@ -16,13 +17,30 @@ __all__ = ["conv2d_alias_l1_backward", "training_backward"]
 KERNELS = torch.ops.alias_ops
 
 
+# Where identity 4 is the faster one, by far or a little: measured in benchmarks/NOTES.md.
+LARGEST_KERNEL = 49
+NARROWEST_GROUP = 8
+
+
+def _by_taps(weight: torch.Tensor, groups: int) -> bool:
+    """Whether identity 4 serves, which fills vectors with the channels of a group and visits every tap."""
+    return weight.shape[2:].numel() <= LARGEST_KERNEL and (groups == 1 or weight.shape[1] >= NARROWEST_GROUP)
+
+
 def _spectral(grad, x, weight, tables_h, tables_w, *geometry) -> tuple[torch.Tensor, torch.Tensor]:
-    """Identity 7."""
+    """Identity 7 forward, as the norms were taken."""
     _, d_output = KERNELS._conv2d_alias_l1_training(x, weight, None, None, tables_h, tables_w, *geometry)
     return _from_output(grad, d_output, x, weight, tables_h, tables_w, *geometry)
 
 
-def _from_output(grad, d_output, x, weight, tables_h, tables_w, *geometry) -> tuple[torch.Tensor, torch.Tensor]:
+def _from_output(
+    grad, d_output, x, weight, tables_h, tables_w, stride, padding, dilation, groups
+) -> tuple[torch.Tensor, torch.Tensor]:
+    geometry = stride, padding, dilation, groups
+    if _by_taps(weight, groups):
+        size, kernel = plane(x), plane(weight)
+        axes = [list(designs.tap_tables(size[d], kernel[d], stride[d], padding[d], dilation[d])) for d in (0, 1)]
+        return KERNELS._conv2d_alias_l1_tap_gradient(grad, d_output, x, weight, *axes, *geometry)
     d_output = d_output * grad[:, :, None, None]
     dx, dweight = _adjoints.convolution_backward(d_output, x, weight, *geometry)
     dweight = dweight.contiguous()

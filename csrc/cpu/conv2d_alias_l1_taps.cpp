@@ -75,7 +75,8 @@ class TapGradient {
           gradient_(o_.output_vectors_ * o_.row_),
           weight_(o_.taps_size_),
           maps_(map_size()),
-          low_(o_.residuals_) {
+          low_(o_.residuals_),
+          work_(o_.residuals_) {
       // Rows of an image by turns: what its residuals are made of and what they come to are needed side by side.
       if (o_.rows_ < o_.residuals_.height()) dx_ = Buffer<C>(map_size()), sums_.emplace(o_.residuals_);
     }
@@ -124,7 +125,7 @@ class TapGradient {
         if (row == 0) o_.residuals_.clear(dx().data(), sums());
         o_.residuals_.collect(residuals_.data() + i * pixels * kL, o_.row_, row, last, dx().data(), sums());
         if (last < o_.residuals_.height()) continue;
-        o_.residuals_.finish(dx().data(), sums());
+        o_.residuals_.finish(dx().data(), sums(), work_);
         scatter_maps(dx().data(), o_.a_.dx, count_, const_cast<C*>(map_at<C>(o_.a_.dx, first_ + i, channel_)));
       }
     }
@@ -154,7 +155,7 @@ class TapGradient {
         if (row == 0) gather_group<C, C>(x, count_, map, maps_.data());
         from = maps_.data(), x_row = x.width * kL, x_column = kL;
       }
-      if (row == 0) o_.residuals_.prepare(from, x_row, x_column, low_);
+      if (row == 0) o_.residuals_.prepare(from, x_row, x_column, low_, work_);
       C* to = residuals_.data() + i * (last - row) * width() * kL;
       o_.residuals_.forward(from, x_row, x_column, low_, row, last, to, o_.row_);
     }
@@ -204,6 +205,7 @@ class TapGradient {
     Buffer<C> residuals_;  // [tap][image, pixel][lanes]
     Buffer<C> gradient_, weight_, maps_, dx_;
     typename TapResiduals<C>::Low low_;
+    typename TapResiduals<C>::Work work_;
     std::optional<typename TapResiduals<C>::Low> sums_;
     C* taps_ = nullptr;
     int64_t group_ = 0, channel_ = 0, count_ = 0, first_ = 0, images_ = 0;

@@ -26,19 +26,23 @@ class TapResiduals {
   struct Low {
     Buffer<C> low;            // [phase of the width][phase of the height][place][place][lanes]
     Buffer<C> rows, columns;  // [sample of a line][tap][output][lanes]
-    Buffer<C> along;          // [output][column of x][lanes], between two products
-    Buffer<C> line;           // of one axis, all phases
     explicit Low(const TapResiduals& o)
         : low(o.w_.phases * o.low_step()),
           rows(int64_t(o.h_.samples.size()) * o.row_step()),
-          columns(int64_t(o.w_.samples.size()) * o.column_step()),
-          along(o.h_.outputs * o.w_.size * kL),
+          columns(int64_t(o.w_.samples.size()) * o.column_step()) {}
+  };
+  // Between two products.
+  struct Work {
+    Buffer<C> along;  // [output][column of x][lanes]
+    Buffer<C> line;   // of one axis, all phases
+    explicit Work(const TapResiduals& o)
+        : along(o.h_.outputs * o.w_.size * kL),
           line(std::max(o.h_.phases * o.h_.outputs, o.w_.phases * o.w_.outputs) * kL) {}
   };
 
   // Of x[row][column][lanes].
-  void prepare(const C* x, int64_t x_row, int64_t x_column, Low& s) const {
-    C *along = s.along.data(), *low = s.low.data();
+  void prepare(const C* x, int64_t x_row, int64_t x_column, Low& s, Work& work) const {
+    C *along = work.along.data(), *low = s.low.data();
     h_.base(x, x_row, x_column, along, w_.size * kL, kL, w_.size);
     w_.base(along, kL, w_.size * kL, low, kL, width_, h_.outputs);
     h_.turn(low, h_.outputs * width_, width_, kL, w_.outputs);
@@ -46,14 +50,14 @@ class TapResiduals {
     for (size_t i = 0; i < h_.samples.size(); ++i) {
       const C* line = x + h_.samples[i] * x_row;
       C* rows = s.rows.data() + int64_t(i) * row_step();
-      w_.line(line, x_column, s.line.data(), rows);
+      w_.line(line, x_column, work.line.data(), rows);
       each_crossing([&](int64_t u, const Line& crossing) {
         const Vec<C> value = load(line + w_.samples[crossing.sample] * x_column);
         for (int64_t m = 0; m < w_.outputs; ++m) add(rows + u * width_ + m * kL, crossing.profile[m] * value);
       });
     }
     for (size_t i = 0; i < w_.samples.size(); ++i) {
-      h_.line(x + w_.samples[i] * x_column, x_row, s.line.data(), s.columns.data() + int64_t(i) * column_step());
+      h_.line(x + w_.samples[i] * x_column, x_row, work.line.data(), s.columns.data() + int64_t(i) * column_step());
     }
   }
 
@@ -106,9 +110,9 @@ class TapResiduals {
       }
     });
   }
-  void finish(C* dx, Low& s) const {
+  void finish(C* dx, Low& s, Work& work) const {
     const int64_t x_row = w_.size * kL;
-    C *along = s.along.data(), *low = s.low.data();
+    C *along = work.along.data(), *low = s.low.data();
     for (size_t i = 0; i < h_.samples.size(); ++i) {
       C* line = dx + h_.samples[i] * x_row;
       const C* rows = s.rows.data() + int64_t(i) * row_step();
@@ -117,10 +121,10 @@ class TapResiduals {
         for (int64_t m = 0; m < w_.outputs; ++m) sum += crossing.profile[m] * load(rows + u * width_ + m * kL);
         add(line + w_.samples[crossing.sample] * kL, sum);
       });
-      w_.line_back(rows, s.line.data(), line, kL);
+      w_.line_back(rows, work.line.data(), line, kL);
     }
     for (size_t i = 0; i < w_.samples.size(); ++i) {
-      h_.line_back(s.columns.data() + int64_t(i) * column_step(), s.line.data(), dx + w_.samples[i] * kL, x_row);
+      h_.line_back(s.columns.data() + int64_t(i) * column_step(), work.line.data(), dx + w_.samples[i] * kL, x_row);
     }
     w_.turn_back(low, low_step(), kL, width_, h_.phases * h_.outputs);
     h_.turn_back(low, h_.outputs * width_, width_, kL, w_.outputs);
