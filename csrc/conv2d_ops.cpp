@@ -9,9 +9,12 @@
 namespace alias_ops {
 namespace {
 
+constexpr int kConvTables = 6, kTapTables = 5;
+
 ConvAxis conv_axis(const std::vector<Tensor>& t, int64_t size, int64_t kernel, int64_t stride, int64_t padding,
                    int64_t dilation) {
-  STD_TORCH_CHECK(t.size() == 6, "conv2d_alias_l1 takes six tables an axis");
+  STD_TORCH_CHECK(t.size() == kConvTables || t.size() == kConvTables + kTapTables,
+                  "conv2d_alias_l1 takes six tables an axis, or eleven");
   STD_TORCH_CHECK(stride > 0 && padding >= 0 && dilation > 0,
                   "stride and dilation must be positive, padding not negative");
   constexpr int64_t kMost = (int64_t(1) << 31) - 1;  // the products and sums below fit into 64 bits
@@ -24,7 +27,7 @@ ConvAxis conv_axis(const std::vector<Tensor>& t, int64_t size, int64_t kernel, i
   a.input = dft_table(t[0], "input rows");
   a.dft = dft_table(t[4], "dft rows");
   check_bands(a.dft, a.input, outputs, size);
-  for (const Tensor& table : t) STD_TORCH_CHECK(table.is_contiguous(), "tables must be contiguous");
+  for (int i = 0; i < kConvTables; ++i) STD_TORCH_CHECK(t[i].is_contiguous(), "tables must be contiguous");
   for (int i : {1, 2, 5}) STD_TORCH_CHECK(t[i].scalar_type() == ScalarType::Double, "tables must be float64");
   a.lines = t[3].dim() == 2 ? t[3].size(0) : -1;
   STD_TORCH_CHECK(t[3].scalar_type() == ScalarType::Long && a.lines >= 0 && t[3].size(1) == kernel &&
@@ -40,6 +43,42 @@ ConvAxis conv_axis(const std::vector<Tensor>& t, int64_t size, int64_t kernel, i
     STD_TORCH_CHECK(a.sources[i] < size, "frame sources must lie in the input");
   a.kernel = kernel, a.stride = stride, a.padding = padding;
   return a;
+}
+
+// Of the tables that follow those of identity 7.
+TapTable tap_table(const std::vector<Tensor>& all, int64_t size, int64_t kernel, int64_t stride, int64_t padding,
+                   int64_t dilation) {
+  STD_TORCH_CHECK(all.size() == kConvTables + kTapTables, "identity 4 takes eleven tables an axis");
+  const Tensor* t = &all[kConvTables];
+  constexpr int64_t kMost = (int64_t(1) << 31) - 1;  // the products below fit into 64 bits
+  STD_TORCH_CHECK(
+      stride > 0 && padding >= 0 && dilation > 0 && std::max({stride, padding, dilation, kernel, size}) <= kMost,
+      "stride and dilation must be positive, padding not negative, all below 2^31");
+  for (int i = 0; i < kTapTables; ++i) STD_TORCH_CHECK(t[i].is_contiguous(), "tables must be contiguous");
+  for (int i : {0, 1, 3}) STD_TORCH_CHECK(t[i].scalar_type() == ScalarType::Double, "tables must be float64");
+  for (int i : {2, 4}) STD_TORCH_CHECK(t[i].scalar_type() == ScalarType::Long, "places must be int64");
+  const int64_t stride_1 = size + 2 * padding - dilation * (kernel - 1);
+  STD_TORCH_CHECK(kernel > 0 && stride_1 > 0, "the kernel must fit in the padded input");
+  const int64_t outputs = outputs_of(stride_1, stride);
+  const auto shaped = [](const Tensor& table, const std::vector<int64_t>& sizes) {
+    return table.dim() == int64_t(sizes.size()) && std::equal(sizes.begin(), sizes.end(), table.sizes().begin());
+  };
+  const int64_t phases = t[1].dim() == 3 ? t[1].size(0) : 0, lines = t[4].dim() == 2 ? t[4].size(0) : 0;
+  STD_TORCH_CHECK(shaped(t[0], {outputs, size}) && shaped(t[1], {phases, outputs, outputs}) &&
+                      shaped(t[2], {kernel, 2}) && shaped(t[3], {lines, outputs}) && shaped(t[4], {lines, kernel}),
+                  "tables must be those of alias_ops.designs for this geometry");
+  const auto doubles = [](const Tensor& table) { return static_cast<const double*>(data_of(table, "a table")); };
+  const auto integers = [](const Tensor& table) { return static_cast<const int64_t*>(data_of(table, "a table")); };
+  const TapTable made{doubles(t[0]), doubles(t[1]), integers(t[2]), doubles(t[3]), integers(t[4]), kernel,  outputs,
+                      size,          phases,        lines,          stride,        padding,        dilation};
+  for (int64_t i = 0; i < kernel; ++i) {
+    STD_TORCH_CHECK(made.places[2 * i] >= 0 && made.places[2 * i] <= phases && made.places[2 * i + 1] >= 0 &&
+                        made.places[2 * i + 1] < outputs,
+                    "places must lie among the outputs");
+  }
+  for (int64_t i = 0; i < lines * kernel; ++i)
+    STD_TORCH_CHECK(made.sources[i] < size, "frame sources must lie in the input");
+  return made;
 }
 
 Tensor strided_convolution(const Tensor& x, const Tensor& weight, const std::vector<int64_t>& stride,
@@ -85,6 +124,13 @@ Maps output_of(Tensor& y, const Conv2dAliasL1Args& args) {
   return maps;
 }
 
+// Whether identity 4 is faster than a strided convolution and identity 7: vectors filled by a group's channels, few
+// taps, and maps whose low-passed places stay in a cache. Measured in benchmarks/NOTES.md.
+bool norms_by_taps(const Conv2dAliasL1Args& a) {
+  return a.x.channels / a.groups >= 16 && a.h.kernel * a.w.kernel <= 25 &&
+         std::max(a.h.dft.length, a.w.dft.length) <= 112;
+}
+
 // The norms [B, Cout]; with `d_output`, the gradient of every map's norm with respect to the strided output goes there.
 Tensor measure(Tensor x, Tensor weight, std::optional<Tensor> bias, std::optional<Tensor> output,
                const std::vector<Tensor>& tables_h, const std::vector<Tensor>& tables_w,
@@ -104,10 +150,14 @@ Tensor measure(Tensor x, Tensor weight, std::optional<Tensor> bias, std::optiona
     return torch::stable::zero_(out);
   }
   args.out = out.mutable_data_ptr();
-  // A 1x1 layer without padding needs no output (identity 4); others compute it where it is not at hand.
+  // A 1x1 layer without padding needs no output (identity 4), nor do others whose tables allow for that.
   const bool pointwise = args.h.kernel == 1 && args.w.kernel == 1 && padding[0] == 0 && padding[1] == 0;
+  const bool by_taps = !output.has_value() && tables_h.size() > kConvTables && norms_by_taps(args);
   Tensor y;
-  if (!pointwise || d_output != nullptr) {
+  if (by_taps) {
+    args.taps_h = tap_table(tables_h, args.x.height, args.h.kernel, stride[0], padding[0], dilation[0]);
+    args.taps_w = tap_table(tables_w, args.x.width, args.w.kernel, stride[1], padding[1], dilation[1]);
+  } else if (!pointwise || d_output != nullptr) {
     if (output.has_value()) {
       y = *output;
       STD_TORCH_CHECK(y.scalar_type() == x.scalar_type(), "output must have the dtype of x");
@@ -123,7 +173,7 @@ Tensor measure(Tensor x, Tensor weight, std::optional<Tensor> bias, std::optiona
     }
   }
   if (d_output != nullptr) {
-    *d_output = empty(strided, accumulation_dtype(x), is_channels_last(y));
+    *d_output = empty(strided, accumulation_dtype(x), is_channels_last(by_taps ? x : y));
     args.d_output = maps_of(*d_output, "d_output", true);
     args.d_output.data = d_output->mutable_data_ptr();
   }
@@ -195,40 +245,6 @@ void conv2d_alias_l1_low_gradient(Tensor output_gradient, Tensor x, Tensor weigh
                   "dx must have the shape of x, and dweight that of weight and be contiguous");
   args.dweight = dweight.mutable_data_ptr();
   kernels().conv2d_alias_l1_low_gradient(args, runtime());
-}
-
-TapTable tap_table(const std::vector<Tensor>& t, int64_t size, int64_t kernel, int64_t stride, int64_t padding,
-                   int64_t dilation) {
-  STD_TORCH_CHECK(t.size() == 5, "a tap gradient takes five tables an axis");
-  constexpr int64_t kMost = (int64_t(1) << 31) - 1;  // the products below fit into 64 bits
-  STD_TORCH_CHECK(
-      stride > 0 && padding >= 0 && dilation > 0 && std::max({stride, padding, dilation, kernel, size}) <= kMost,
-      "stride and dilation must be positive, padding not negative, all below 2^31");
-  for (const Tensor& table : t) STD_TORCH_CHECK(table.is_contiguous(), "tables must be contiguous");
-  for (int i : {0, 1, 3}) STD_TORCH_CHECK(t[i].scalar_type() == ScalarType::Double, "tables must be float64");
-  for (int i : {2, 4}) STD_TORCH_CHECK(t[i].scalar_type() == ScalarType::Long, "places must be int64");
-  const int64_t stride_1 = size + 2 * padding - dilation * (kernel - 1);
-  STD_TORCH_CHECK(kernel > 0 && stride_1 > 0, "the kernel must fit in the padded input");
-  const int64_t outputs = outputs_of(stride_1, stride);
-  const auto shaped = [](const Tensor& table, const std::vector<int64_t>& sizes) {
-    return table.dim() == int64_t(sizes.size()) && std::equal(sizes.begin(), sizes.end(), table.sizes().begin());
-  };
-  const int64_t phases = t[1].dim() == 3 ? t[1].size(0) : 0, lines = t[4].dim() == 2 ? t[4].size(0) : 0;
-  STD_TORCH_CHECK(shaped(t[0], {outputs, size}) && shaped(t[1], {phases, outputs, outputs}) &&
-                      shaped(t[2], {kernel, 2}) && shaped(t[3], {lines, outputs}) && shaped(t[4], {lines, kernel}),
-                  "tables must be those of alias_ops.designs for this geometry");
-  const auto doubles = [](const Tensor& table) { return static_cast<const double*>(data_of(table, "a table")); };
-  const auto integers = [](const Tensor& table) { return static_cast<const int64_t*>(data_of(table, "a table")); };
-  const TapTable made{doubles(t[0]), doubles(t[1]), integers(t[2]), doubles(t[3]), integers(t[4]), kernel,  outputs,
-                      size,          phases,        lines,          stride,        padding,        dilation};
-  for (int64_t i = 0; i < kernel; ++i) {
-    STD_TORCH_CHECK(made.places[2 * i] >= 0 && made.places[2 * i] <= phases && made.places[2 * i + 1] >= 0 &&
-                        made.places[2 * i + 1] < outputs,
-                    "places must lie among the outputs");
-  }
-  for (int64_t i = 0; i < lines * kernel; ++i)
-    STD_TORCH_CHECK(made.sources[i] < size, "frame sources must lie in the input");
-  return made;
 }
 
 // Both gradients by identity 4, given the gradient of every norm with respect to the strided output.

@@ -65,14 +65,25 @@ struct ConvAxis {
   int64_t stride, padding;
 };
 
+// One axis of identity 4: P of every tap, in parts (alias_ops/designs/conv2d_taps.py).
+struct TapTable {
+  const double* base;      // [outputs][size]
+  const double* turns;     // [phases][outputs][outputs]
+  const int64_t* places;   // [taps][2]: 0 for base or 1 + a turn, first output there
+  const double* profiles;  // [lines][outputs]
+  const int64_t* sources;  // [lines][taps], -1 where a tap meets no sample
+  int64_t taps, outputs, size, phases, lines, stride, padding, dilation;
+};
+
 struct Conv2dAliasL1Args {
   Maps x;
   const void* weight;  // [outputs][channels / groups][kernel_h][kernel_w], contiguous, x's dtype
   const void* bias;    // [outputs] in x's dtype, or null
-  Maps y;              // strided output; data is null for the pointwise path, which needs none
+  Maps y;              // strided output; data is null for identity 4, which needs none
   int64_t outputs, groups;
   ConvAxis h, w;
-  void* out;      // [images][outputs], float or double
+  TapTable taps_h, taps_w;  // for identity 4 of kernels that are not 1x1
+  void* out;                // [images][outputs], float or double
   Maps d_output;  // if data is not null: the gradient of every map's norm with respect to y, for float or double x
 };
 
@@ -82,16 +93,6 @@ struct Conv2dLowGradientArgs {
   Conv2dAliasL1Args layer;
   Maps dx;
   void* dweight;  // contiguous
-};
-
-// One axis of identity 4: P of every tap, in parts (alias_ops/designs/conv2d_taps.py).
-struct TapTable {
-  const double* base;      // [outputs][size]
-  const double* turns;     // [phases][outputs][outputs]
-  const int64_t* places;   // [taps][2]: 0 for base or 1 + a turn, first output there
-  const double* profiles;  // [lines][outputs]
-  const int64_t* sources;  // [lines][taps], -1 where a tap meets no sample
-  int64_t taps, outputs, size, phases, lines, stride, padding, dilation;
 };
 
 // Both gradients, all of them. In float or double.

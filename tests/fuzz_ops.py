@@ -201,14 +201,15 @@ class Fuzzer:
     def layer(self, dtypes=FLOATS):
         """x, weight, the strided output's size, and the geometry."""
         groups, dtype = self.random.choice([1, 1, 1, 2, 3]), self.random.choice(dtypes)
-        inputs, outputs = (groups * self.random.randrange(1, 5) for _ in range(2))
+        inputs, outputs = (groups * self.random.choice([1, 2, 3, 4, 17]) for _ in range(2))
         kernel = [self.random.choice([1, 1, 2, 3]) for _ in range(2)] if self.random.random() < 0.7 else [1, 1]
         stride = [self.random.randrange(1, 4) for _ in range(2)]
         padding = [self.random.randrange(3) for _ in range(2)] if self.random.random() < 0.6 else [0, 0]
         dilation = [self.random.randrange(1, 3) for _ in range(2)]
         size = [self.size() + d * (k - 1) for d, k in zip(dilation, kernel)]
         geometry = list(zip(size, kernel, stride, padding, dilation))
-        tables = [list(designs.conv_tables(*axis)) for axis in geometry]
+        make = self.random.choice([designs.conv_tables, designs.conv_tables_with_taps])
+        tables = [list(make(*axis)) for axis in geometry]
         stride_1 = [designs.correlation_size(n, k, p, d) for n, k, _, p, d in geometry]
         strided = [designs.output_size(n, s) for n, s in zip(stride_1, stride)]
         x = self.packed(self.random.randrange(5), inputs, *size, dtype=dtype)
@@ -245,7 +246,7 @@ class Fuzzer:
         maps = x.shape[0], weight.shape[0]
         axes = zip(x.shape[2:], weight.shape[2:], stride, padding, dilation)
         gradients = self.packed(*maps, dtype=x.dtype), self.packed(*maps, *strided, dtype=x.dtype)
-        tables = [list(designs.tap_tables(*axis)) for axis in axes]
+        tables = [designs.conv_tables_with_taps(*axis)[:] for axis in axes]
         return [*gradients, x, weight, *tables, stride, padding, dilation, groups]
 
     def _residual_l1_gradient(self):

@@ -2,7 +2,6 @@
 
 import ctypes
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,6 @@ from helpers import DTYPES, LAYOUTS, SINGLE_AND_DOUBLE, aliases, assert_close, r
 from test_conv2d_alias_l1 import CASES, aliasing, expected_aliasing, layer, operands, some_cases, stride_1_size
 
 from alias_ops import _backend, designs
-from alias_ops.ops import _adjoints, conv2d_alias_l1_backward
 
 DOUBLE = torch.float64
 KERNELS = torch.ops.alias_ops
@@ -180,100 +178,6 @@ def test_gradients_do_not_depend_on_repetition_or_threads(threads, batch, inputs
                 assert torch.equal(again, once)
 
 
-def taps(x, weight, stride, padding, dilation, groups):
-    axes = zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)
-    return *(list(designs.tap_tables(*axis)) for axis in axes), stride, padding, dilation, groups
-
-
-class Ways:
-    """Gradients of some norms by identity 4, and by identity 7 beside PyTorch's backward of the strided layer."""
-
-    def __init__(self, x, weight, stride=2, padding=0, dilation=1, groups=1):
-        self.x, self.weight = x, weight
-        self.geometry = *((n, n) if isinstance(n, int) else tuple(n) for n in (stride, padding, dilation)), groups
-        axes = zip(x.shape[2:], weight.shape[2:], *self.geometry[:3], strict=True)
-        self.tables = [designs.conv_tables(*axis) for axis in axes]
-        norms, self.d_output = KERNELS._conv2d_alias_l1_training(x, weight, None, None, *self.tables, *self.geometry)
-        # Norms grow with a weight: gradients of one sign do not cancel where there is a single one.
-        self.grad = randn(*norms.shape, dtype=x.dtype, seed=2).abs()
-
-    def by_taps(self):
-        operands = self.grad, self.d_output, self.x, self.weight
-        return KERNELS._conv2d_alias_l1_tap_gradient(*operands, *taps(self.x, self.weight, *self.geometry))
-
-    def by_bins(self, dtype=DOUBLE):
-        x, weight = self.x.to(dtype), self.weight.to(dtype)
-        d_output = self.d_output.to(dtype) * self.grad.to(dtype)[:, :, None, None]
-        dx, dweight = _adjoints.convolution_backward(d_output, x, weight, *self.geometry)
-        dweight = dweight.contiguous()
-        KERNELS._conv2d_alias_l1_low_gradient(d_output, x, weight, dx, dweight, *self.tables, *self.geometry)
-        return dx, dweight
-
-    def assert_same(self):
-        for by_taps, by_bins in zip(self.by_taps(), self.by_bins(), strict=True):
-            assert by_taps.dtype == self.x.dtype
-            assert_close(by_taps, by_bins, self.x.dtype)
-
-
-@needs_kernels
-@pytest.mark.parametrize("dtype", SINGLE_AND_DOUBLE, ids=str)
-@pytest.mark.parametrize("name", CASES)
-def test_identities_4_and_7_give_the_same_gradients(name, dtype):
-    x, weight, geometry = operands(name, dtype)
-    geometry = {"stride": 2, **geometry}
-    if not aliases(stride_1_size(x, weight, geometry), geometry["stride"]):
-        pytest.skip("D is 0, and the direction of D/|D| rounding noise")
-    Ways(x, weight, **geometry).assert_same()
-
-
-@needs_kernels
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize(("inputs", "outputs", "groups"), [(5, 6, 1), (33, 17, 1), (40, 36, 2), (18, 36, 9)])
-def test_identities_4_and_7_agree_in_any_layout(layout, inputs, outputs, groups):
-    for dtype in SINGLE_AND_DOUBLE:
-        x = LAYOUTS[layout](3, inputs, 10, 9, dtype=dtype)
-        weight = randn(outputs, inputs // groups, 3, 2, dtype=dtype, seed=1)
-        Ways(x, weight, 2, (1, 0), (1, 2), groups).assert_same()
-
-
-# One image in rows, rows that do not divide it, images that do not divide a part, and more parts than images.
-PARTS = [(1, 3, (64, 70)), (3, 17, (65, 47)), (70, 20, (13, 12)), (37, 300, (5, 4)), (2, 1, (3, 1200))]
-
-
-@needs_kernels
-@pytest.mark.parametrize(("batch", "inputs", "size"), PARTS)
-def test_identity_4_in_parts(threads, batch, inputs, size):
-    for dtype in SINGLE_AND_DOUBLE:
-        weight = randn(9, inputs, 3, 3, dtype=dtype, seed=1)
-        ways = Ways(randn(batch, inputs, *size, dtype=dtype), weight, 2, 1)
-        ways.assert_same()
-        threads(1)
-        first = ways.by_taps()
-        for count in (1, 2, 3, 7):
-            threads(count)
-            for again, once in zip(ways.by_taps(), first, strict=True):
-                assert torch.equal(again, once)
-
-
-@pytest.mark.parametrize(
-    ("shape", "groups", "by_taps"),
-    [((4, 3, 7, 7), 1, True), ((4, 3, 5, 11), 1, False), ((16, 8, 3, 3), 2, True), ((16, 4, 3, 3), 4, False)],
-)
-def test_which_identity_serves(monkeypatch, shape, groups, by_taps):
-    called = []
-    monkeypatch.setattr(conv2d_alias_l1_backward.designs, "tap_tables", lambda *axis: called.append(axis) or ())
-    x, weight = randn(2, shape[1] * groups, 12, 12), randn(*shape, seed=1)
-    leaves = leaves_of(x, weight)
-    maps = aliasing(*leaves, padding=1, groups=groups)
-    with (
-        pytest.raises(RuntimeError, match="five tables")
-        if by_taps and _backend.extension is not None
-        else nullcontext()
-    ):
-        gradients(maps, leaves)
-    assert len(called) == (2 if by_taps and _backend.extension is not None else 0)
-
-
 @needs_kernels
 def test_output_gradient_keeps_what_the_low_gradient_reads_back():
     """The bins are recovered from the samples: in relative terms for each map, however different their weights."""
@@ -313,33 +217,6 @@ def test_what_does_not_fit_is_refused(wrong):
         KERNELS._conv2d_alias_l1_low_gradient(output, x, weight, dx, dweight, *geometry)
 
 
-@needs_kernels
-@pytest.mark.parametrize("wrong", ["grad", "output", "dtype", "table", "tables", "places", "sources", "kernel"])
-def test_what_does_not_fit_taps_is_refused(wrong):
-    x, weight = randn(2, 3, 9, 8), randn(4, 3, 3, 3, seed=1)
-    output, grad = F.conv2d(x, weight, None, 2, 1), randn(2, 4)
-    tables_h, tables_w, *geometry = taps(x, weight, (2, 2), (1, 1), (1, 1), 1)
-    tables_w = [t.clone() for t in tables_w]
-    if wrong == "grad":
-        grad = grad[:1]
-    elif wrong == "output":
-        output = output[:, :, :4]
-    elif wrong == "dtype":
-        output = output.float()
-    elif wrong == "table":
-        tables_w[0] = tables_w[0][:, :-1].contiguous()
-    elif wrong == "tables":
-        tables_h = tables_h[:4]
-    elif wrong == "places":
-        tables_w[2][0, 1] = 4
-    elif wrong == "sources":
-        tables_w[4][0, 0] = 8
-    else:
-        weight = weight[..., :2]
-    with pytest.raises(RuntimeError, match=r"must|takes five"):
-        KERNELS._conv2d_alias_l1_tap_gradient(grad, output, x, weight, tables_h, tables_w, *geometry)
-
-
 def peak_of_the_kernels():
     """Runs in a process of its own: bytes that each kernel takes beyond operands and results, of 42 MB of x."""
 
@@ -364,9 +241,11 @@ def peak_of_the_kernels():
     kernel_gradients(x[:2], weight, output[:2].clone(), grad[:2])
     print(taken(lambda: KERNELS._conv2d_alias_l1_training(x, weight, None, output, *geometry)))
     print(taken(lambda: KERNELS._conv2d_alias_l1_low_gradient(output, x, weight, dx, dweight, *geometry)))
-    tap_geometry = taps(x, weight, *geometry[2:])
-    KERNELS._conv2d_alias_l1_tap_gradient(grad[:2], output[:2].clone(), x[:2], weight, *tap_geometry)
-    print(taken(lambda: KERNELS._conv2d_alias_l1_tap_gradient(grad, output, x, weight, *tap_geometry)))
+    axes = [designs.conv_tables_with_taps(x.shape[d], weight.shape[d], 2, 1, 1) for d in (2, 3)]
+    KERNELS._conv2d_alias_l1_tap_gradient(grad[:2], output[:2].clone(), x[:2], weight, *axes, *geometry[2:])
+    print(taken(lambda: KERNELS._conv2d_alias_l1_tap_gradient(grad, output, x, weight, *axes, *geometry[2:])))
+    print(taken(lambda: [KERNELS.conv2d_alias_l1(x, weight, None, None, *axes, *geometry[2:])]))
+    print(taken(lambda: KERNELS._conv2d_alias_l1_training(x, weight, None, None, *axes, *geometry[2:])))
 
 
 @needs_kernels
@@ -374,7 +253,7 @@ def peak_of_the_kernels():
 def test_the_kernels_need_a_few_megabytes_whatever_the_batch():
     process = run_python("import test_conv2d_alias_l1_backward as test; test.peak_of_the_kernels()")
     peaks = [int(line) for line in process.stdout.split()]
-    assert len(peaks) == 3, process.stderr[-2000:]
+    assert len(peaks) == 5, process.stderr[-2000:]
     assert max(peaks) < 8 << 20
 
 

@@ -45,15 +45,17 @@ def freed(t):
     return t
 
 
+TAP_TABLES = designs.conv_tables_with_taps(6, 3, 2, 1, 1)
+
+
 def tap_gradient(**changed):
-    tables = list(designs.tap_tables(6, 3, 2, 1, 1))
     arguments = {
         "grad": torch.rand(2, 4),
         "output_gradient": torch.rand(2, 4, 3, 3),
         "x": X,
         "weight": WEIGHT,
-        "tables_h": tables,
-        "tables_w": tables,
+        "tables_h": TAP_TABLES,
+        "tables_w": TAP_TABLES,
         "stride": (2, 2),
         "padding": (1, 1),
         "dilation": (1, 1),
@@ -76,9 +78,9 @@ FREED = {
     "weight of taps": lambda: tap_gradient(weight=freed(WEIGHT)),
     **{
         f"table {i} of taps": lambda i=i: tap_gradient(
-            tables_w=[freed(t) if i == place else t for place, t in enumerate(designs.tap_tables(6, 3, 2, 1, 1))]
+            tables_w=[freed(t) if i == place else t for place, t in enumerate(TAP_TABLES)]
         )
-        for i in range(5)
+        for i in range(6, 11)
     },
     **{
         f"table {i}": lambda i=i: OPS.conv2d_alias_l1(

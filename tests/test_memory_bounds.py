@@ -80,6 +80,7 @@ def call_alias_l1(fence, size, dtype):
 def call_conv2d_alias_l1(fence, size, dtype):
     for kernel, padding in ((1, 0), (3, 1), (2, 2)):
         tables = [[fence(t) for t in designs.conv_tables(n, kernel, 2, padding, 1)] for n in size]
+        taps = [[fence(t) for t in designs.conv_tables_with_taps(n, kernel, 2, padding, 1)] for n in size]
         shape = [designs.output_size(designs.correlation_size(n, kernel, padding, 1), 2) for n in size]
         for channels, outputs, groups in CONVOLUTIONS:
             bias = fence(torch.ones(outputs).to(dtype))
@@ -90,7 +91,10 @@ def call_conv2d_alias_l1(fence, size, dtype):
                 strict=True,
             ):
                 geometry = *tables, (2, 2), (padding, padding), (1, 1), groups
-                torch.ops.alias_ops.conv2d_alias_l1(fence(x), fence(weight), bias, fence(y), *geometry)
+                inputs, kernels = fence(x), fence(weight)
+                torch.ops.alias_ops.conv2d_alias_l1(inputs, kernels, bias, fence(y), *geometry)
+                if channels // groups >= 16:
+                    torch.ops.alias_ops.conv2d_alias_l1(inputs, kernels, None, None, *taps, *geometry[2:])
 
 
 def call_conv2d_alias_l1_backward(fence, size, dtype):
@@ -100,7 +104,7 @@ def call_conv2d_alias_l1_backward(fence, size, dtype):
     kernels = torch.ops.alias_ops
     for kernel, padding in ((1, 1), (3, 1), (2, 2)):
         tables = [[fence(t) for t in designs.conv_tables(n, kernel, 2, padding, 1)] for n in size]
-        taps = [[fence(t) for t in designs.tap_tables(n, kernel, 2, padding, 1)] for n in size]
+        taps = [[fence(t) for t in designs.conv_tables_with_taps(n, kernel, 2, padding, 1)] for n in size]
         shape = [designs.output_size(designs.correlation_size(n, kernel, padding, 1), 2) for n in size]
         for channels, outputs, groups in CONVOLUTIONS:
             weight = fence(torch.rand(outputs, channels // groups, kernel, kernel).to(dtype))

@@ -8,12 +8,12 @@ the layer crops and pads there, the lines of :func:`frame_lines`, comes on top.
 import numpy as np
 import torch
 
-from ._cache import cached
+from ._cache import cached, constant
 from ._roots import roots
-from .conv2d import correlation_size, frame_lines
+from .conv2d import ConvTables, conv_tables, correlation_size, frame_lines
 from .spectrum import output_size
 
-__all__ = ["tap_tables"]
+__all__ = ["conv_tables_with_taps", "tap_tables"]
 
 
 def _kept(outputs: int) -> np.ndarray:
@@ -69,3 +69,10 @@ def tap_tables(size: int, kernel: int, stride: int, padding: int, dilation: int)
         _profiles(size, kernel, stride, padding, dilation),
         frame_lines(size, kernel, stride, padding, dilation)[1],
     )
+
+
+@constant
+def conv_tables_with_taps(size: int, kernel: int, stride: int, padding: int, dilation: int) -> ConvTables:
+    """Tables of one axis for ``conv2d_alias_l1`` by both identities: :func:`conv_tables`, then :func:`tap_tables`."""
+    geometry = (size, kernel, stride, padding, dilation)
+    return [*conv_tables(*geometry), *tap_tables(*geometry)]

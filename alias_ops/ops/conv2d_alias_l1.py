@@ -8,6 +8,7 @@ from . import _adjoints, _fft, _triton, conv2d_alias_l1_training
 from ._library import LIBRARY, accumulation_dtype, beside, differentiating, outside_autocast, plane
 from ._spectra import half_plane, l1_norm, subtract_low
 from ._spectral_conv2d import LowSpectrum, dense_axes, fft_axis
+from ._taps import by_taps, tables_with_taps
 from .conv2d_alias_l1_backward import conv2d_alias_l1_backward
 
 __all__ = ["conv2d_alias_l1", "torch_form"]
@@ -136,10 +137,14 @@ def conv2d_alias_l1(x, weight, bias, output, stride, padding, dilation, groups) 
     size, kernel = plane(x), plane(weight)
     if max(size) > _fft.DENSE_MEASURE_LIMIT:
         return _fft_form(x, weight, bias, output, stride, padding, dilation, groups)
-    place = designs.factor_dtype(x), x.device
-    tables = [designs.conv_tables(size[d], kernel[d], stride[d], padding[d], dilation[d], *place) for d in (0, 1)]
+    served = _backend.serving(x)
+    if served == "cpu" and by_taps(weight, groups):
+        tables = tables_with_taps(x, weight, stride, padding, dilation)
+    else:
+        place = designs.factor_dtype(x), x.device
+        tables = [designs.conv_tables(size[d], kernel[d], stride[d], padding[d], dilation[d], *place) for d in (0, 1)]
     geometry = (*beside(x, tables), stride, padding, dilation, groups)
-    if _backend.serving(x) == "reference" or differentiating():
+    if served == "reference" or differentiating():
         return torch_form(x, weight, bias, output, *geometry)
     if conv2d_alias_l1_training.serves(x, weight, padding):
         return conv2d_alias_l1_training.measure(x, weight, bias, output, *geometry)

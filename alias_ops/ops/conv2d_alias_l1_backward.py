@@ -1,7 +1,7 @@
 """Gradients of ``conv2d_alias_l1`` on the CPU.
 
 Measuring leaves the gradient of every norm with respect to the strided output. One kernel takes that to x and weight
-by identity 4. Where convolution groups are narrow or kernels large, PyTorch's own backward of the strided layer does,
+by identity 4. Where that does not serve (``_taps.py``), PyTorch's own backward of the strided layer does,
 and by identity 7 what the low band has to say comes off both where they lie. Nothing else is of the size of x.
 """
 
@@ -11,20 +11,11 @@ import torch.nn.functional as F
 from .. import designs
 from . import _adjoints
 from ._library import accumulation_dtype, outside_autocast, plane
+from ._taps import has_taps
 
 __all__ = ["conv2d_alias_l1_backward", "training_backward"]
 
 KERNELS = torch.ops.alias_ops
-
-
-# Where identity 4 is the faster one, by far or a little: measured in benchmarks/NOTES.md.
-LARGEST_KERNEL = 49
-NARROWEST_GROUP = 8
-
-
-def _by_taps(weight: torch.Tensor, groups: int) -> bool:
-    """Whether identity 4 serves, which fills vectors with the channels of a group and visits every tap."""
-    return weight.shape[2:].numel() <= LARGEST_KERNEL and (groups == 1 or weight.shape[1] >= NARROWEST_GROUP)
 
 
 def _spectral(grad, x, weight, tables_h, tables_w, *geometry) -> tuple[torch.Tensor, torch.Tensor]:
@@ -37,10 +28,8 @@ def _from_output(
     grad, d_output, x, weight, tables_h, tables_w, stride, padding, dilation, groups
 ) -> tuple[torch.Tensor, torch.Tensor]:
     geometry = stride, padding, dilation, groups
-    if _by_taps(weight, groups):
-        size, kernel = plane(x), plane(weight)
-        axes = [list(designs.tap_tables(size[d], kernel[d], stride[d], padding[d], dilation[d])) for d in (0, 1)]
-        return KERNELS._conv2d_alias_l1_tap_gradient(grad, d_output, x, weight, *axes, *geometry)
+    if has_taps(tables_h):
+        return KERNELS._conv2d_alias_l1_tap_gradient(grad, d_output, x, weight, tables_h, tables_w, *geometry)
     d_output = d_output * grad[:, :, None, None]
     dx, dweight = _adjoints.convolution_backward(d_output, x, weight, *geometry)
     dweight = dweight.contiguous()

@@ -1,5 +1,5 @@
-// The aliasing of a strided convolution from its input, weight and strided output: identity 7, or for 1x1 layers
-// identity 4, in conv2d_alias_l1_pointwise.cpp.
+// The aliasing of a strided convolution from its input, weight and strided output: identity 7. Without that output, and
+// for 1x1 layers, identity 4, in conv2d_alias_l1_taps.cpp and conv2d_alias_l1_pointwise.cpp.
 #include "conv2d_alias_l1.h"
 
 #include "conv2d_residual.h"
@@ -11,7 +11,7 @@ namespace {
 template <class S>
 void run(const Conv2dAliasL1Args& a, const Runtime& runtime) {
   if (a.y.data == nullptr) {
-    conv2d_alias_l1_pointwise(a, runtime);
+    (a.taps_h.taps > 0 ? conv2d_alias_l1_taps : conv2d_alias_l1_pointwise)(a, runtime);
     return;
   }
   if constexpr (std::is_same_v<S, Compute<S>>) {

@@ -69,5 +69,6 @@ inline void gather_output_weight(const Conv2dAliasL1Args& a, const LaneVector<Co
 }
 
 void conv2d_alias_l1_pointwise(const Conv2dAliasL1Args&, const Runtime&);
+void conv2d_alias_l1_taps(const Conv2dAliasL1Args&, const Runtime&);
 
 }  // namespace alias_ops::ALIAS_OPS_ISA

@@ -1,247 +1,227 @@
-// Gradients of the aliasing of a strided convolution by identity 4, given those of the norms with respect to the
-// strided output: two products of the strided layer's size on residuals of x that are made, used and turned into dx
-// vector by vector of input channels. No convolution, and nothing of x's size but dx.
+// Identity 4 for layers of several taps, where their output is not at hand: r, the sum over the taps of w_tap times the
+// residual of x there, in one product of the strided layer's size, then the small DFT. No strided output, either.
 #include <algorithm>
-#include <optional>
 
 #include "buffer.h"
+#include "conv2d_alias_l1.h"
 #include "conv2d_taps.h"
 #include "ops.h"
 #include "parallel.h"
+#include "spectra.h"
 #include "tap_product.h"
 
 namespace alias_ops::ALIAS_OPS_ISA {
 namespace {
 
-// Output pixels that are worked on together, several images or some rows of one: the residuals of a vector of
-// channels, nine taps of them, then fit in the second cache.
+// Output pixels whose residuals are made at a time, several images or some rows of one.
 constexpr int64_t kPixels = 512;
-// Inner indices of a product: three vectors of each stay in the first cache.
-constexpr int64_t kInnerBlock = 128;
-// Tasks that there are at least, where the batch allows: it is cut into parts, each with taps of its own to sum. Parts
-// follow from the shape alone, so sums do not depend on the number of threads.
-constexpr int64_t kTasks = 16;
+// Bytes of r that a task keeps.
+constexpr int64_t kMapBytes = 2 << 20;
 
-int64_t ceiling(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-template <class C>
-class TapGradient {
+template <class S, bool kGradient>
+class TapMeasure {
+  using C = Compute<S>;
   static constexpr int kL = kLanes<C>;
-  static constexpr int64_t kRows = std::min<int64_t>(kTileRows, kL);
 
  public:
-  TapGradient(const Conv2dTapGradientArgs& a, const Runtime& runtime)
+  TapMeasure(const Conv2dAliasL1Args& a, const Runtime& runtime)
       : a_(a),
         runtime_(runtime),
-        residuals_(a.h, a.w),
+        residuals_(a.taps_h, a.taps_w),
+        dft_h_(pack_dft<C>(a.h.dft)),
+        dft_w_(pack_dft<C>(a.w.dft)),
         inputs_(a.x.channels / a.groups),
         outputs_(a.outputs / a.groups),
         input_vectors_(ceiling(inputs_, kL)),
         output_vectors_(ceiling(outputs_, kL)),
-        tasks_(a.groups * input_vectors_),
-        parts_(std::clamp<int64_t>(ceiling(kTasks, tasks_), 1, a.x.images)),
-        images_(images_together(ceiling(a.x.images, parts_))),
-        rows_(images_ > 1 ? residuals_.height() : rows_together()),
+        pixels_(residuals_.height() * residuals_.width()),
+        images_(std::clamp<int64_t>(kPixels / pixels_, 1, a.x.images)),
+        rows_(rows_together(residuals_.height(), residuals_.width())),
         // An odd number of lines from row to row, so that rows do not meet in one set of a cache.
-        row_((images_ * rows_ * residuals_.width() / 2 * 2 + 1) * kL),
-        taps_size_(output_vectors_ * kL * residuals_.taps() * kL),
-        sums_(parts_ * tasks_ * taps_size_) {}
+        residual_row_((images_ * std::min(rows_ * residuals_.width(), pixels_) / 2 * 2 + 1) * kL),
+        map_row_((images_ * pixels_ / 2 * 2 + 1) * kL),
+        weight_size_(residuals_.taps() * kL * output_vectors_ * kL),
+        weight_(a.groups * input_vectors_ * weight_size_) {
+    if constexpr (kGradient) back_h_ = pack_dft_adjoint<C>(a.h.dft), back_w_ = pack_dft_adjoint<C>(a.w.dft);
+    const int64_t chunks = ceiling(a.x.images, images_) * a.groups, panels = ceiling(output_vectors_, kTileColumns);
+    const int64_t fitting = ceiling(output_vectors_ * map_row_ * int64_t(sizeof(C)), kMapBytes);
+    blocks_ = std::min(panels, std::max(fitting, ceiling(2 * runtime.threads, chunks)));
+  }
 
+  // Tasks: a few images, a convolution group, and a block of its output channels.
   void run() {
-    parallel(runtime_, parts_ * tasks_, 1, [&](int64_t begin, int64_t end) {
+    gather_weight();
+    const int64_t chunks = ceiling(a_.x.images, images_), tasks = chunks * a_.groups * blocks_;
+    parallel(runtime_, tasks, 1, [&](int64_t begin, int64_t end) {
       Task task(*this);
-      for (int64_t i = begin; i < end; ++i) task.run(i / tasks_, i % tasks_);
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t chunk = i / blocks_ / a_.groups;
+        task.run(a_.x.images * chunk / chunks, a_.x.images * (chunk + 1) / chunks, i / blocks_ % a_.groups,
+                 i % blocks_);
+      }
     });
-    scatter_taps();
   }
 
  private:
-  // Nearly equal shares: sums over a short last one would be short.
-  int64_t images_together(int64_t images) const {
-    const int64_t fitting = std::max<int64_t>(1, kPixels / (residuals_.height() * residuals_.width()));
-    return ceiling(images, ceiling(images, fitting));
-  }
-  int64_t rows_together() const {
-    const int64_t rows = residuals_.height(), fitting = std::max<int64_t>(1, kPixels / residuals_.width());
-    return ceiling(rows, ceiling(rows, fitting));
+  static int64_t ceiling(int64_t a, int64_t b) { return (a + b - 1) / b; }
+  static int64_t rows_together(int64_t height, int64_t width) {
+    const int64_t fitting = std::max<int64_t>(1, kPixels / width);
+    return ceiling(height, ceiling(height, fitting));
   }
 
-  // A vector of input channels of one convolution group, and a part of the batch.
+  // visit(first vector of outputs, how many) for those that a tile takes side by side.
+  template <class Visit>
+  void each_panel(Visit visit) const {
+    each_block(output_vectors_, kTileColumns, visit);
+  }
+
+  // weight_ [group, vector of inputs][panel of outputs][tap][input][vector of the panel][lanes], zero beyond the
+  // channels
+  void gather_weight() {
+    const int64_t taps = residuals_.taps(), size = inputs_ * taps;
+    const Maps rows{a_.weight, a_.x.dtype, 1, a_.outputs, 1, size, 0, size, size, 1};
+    std::fill(weight_.begin(), weight_.end(), C(0));
+    parallel(runtime_, a_.groups * output_vectors_, 1, [&](int64_t begin, int64_t end) {
+      Buffer<C> lanes(size * kL);
+      for (int64_t task = begin; task < end; ++task) {
+        const int64_t group = task / output_vectors_, vector = task % output_vectors_;
+        const S* from = map_at<S>(rows, 0, group * outputs_ + vector * kL);
+        const auto first = [&](int64_t i) { return from + i * size; };
+        gather_group<S, C>(rows, std::min<int64_t>(kL, outputs_ - vector * kL), first, lanes.data());
+        each_panel([&](int64_t panel, int64_t vectors) {
+          if (vector < panel || vector >= panel + vectors) return;
+          for (int64_t i = 0; i < size; ++i) {
+            const int64_t input = i / taps, tap = i % taps;
+            C* to = weight_.data() + (group * input_vectors_ + input / kL) * weight_size_ + panel * taps * kL * kL;
+            store(to + ((tap * kL + input % kL) * vectors + vector - panel) * kL, load(lanes.data() + i * kL));
+          }
+        });
+      }
+    });
+  }
+
   class Task {
    public:
-    explicit Task(const TapGradient& owner)
+    explicit Task(const TapMeasure& owner)
         : o_(owner),
-          residuals_(o_.residuals_.taps() * o_.row_),
-          gradient_(o_.output_vectors_ * o_.row_),
-          weight_(o_.taps_size_),
-          maps_(map_size()),
+          residuals_(o_.residuals_.taps() * o_.residual_row_),
+          map_(std::max(o_.a_.x.height * o_.a_.x.width, o_.pixels_) * kL),
+          r_(ceiling(ceiling(o_.output_vectors_, kTileColumns), o_.blocks_) * kTileColumns * o_.map_row_),
+          along_(std::max(o_.dft_h_.rows() * width(), height() * o_.dft_w_.rows()) * kL),
+          pairs_(o_.dft_h_.rows() * o_.dft_w_.rows() * kL),
           low_(o_.residuals_),
-          work_(o_.residuals_) {
-      // Rows of an image by turns: what its residuals are made of and what they come to are needed side by side.
-      if (o_.rows_ < o_.residuals_.height()) dx_ = Buffer<C>(map_size()), sums_.emplace(o_.residuals_);
-    }
+          work_(o_.residuals_) {}
 
-    void run(int64_t part, int64_t task) {
-      const int64_t within = task % o_.input_vectors_ * kL;
-      group_ = task / o_.input_vectors_;
-      channel_ = group_ * o_.inputs_ + within, count_ = std::min<int64_t>(kL, o_.inputs_ - within);
-      taps_ = const_cast<C*>(o_.sums_.data()) + (part * o_.tasks_ + task) * o_.taps_size_;
-      std::fill_n(taps_, o_.taps_size_, C(0));
-      gather_weight(within);
-      const int64_t images = o_.a_.x.images, last = images * (part + 1) / o_.parts_;
-      for (int64_t first = images * part / o_.parts_; first < last; first += o_.images_) {
-        first_ = first, images_ = std::min(o_.images_, last - first);
-        for (int64_t row = 0; row < o_.residuals_.height(); row += o_.rows_) rows(row);
+    void run(int64_t first, int64_t last, int64_t group, int64_t block) {
+      first_ = first, images_ = last - first, group_ = group;
+      const int64_t panels = ceiling(o_.output_vectors_, kTileColumns);
+      const int64_t from = panels * block / o_.blocks_, to = panels * (block + 1) / o_.blocks_;
+      from_ = o_.output_vectors_ * from / panels, to_ = o_.output_vectors_ * to / panels;
+      for (int64_t v = 0; v < o_.input_vectors_; ++v) {
+        for (int64_t row = 0; row < height(); row += o_.rows_) {
+          const int64_t end = std::min(row + o_.rows_, height());
+          for (int64_t i = 0; i < images_; ++i) make_residuals(v, i, row, end);
+          product(v, row * width(), images_ * (end - row) * width());
+        }
+      }
+      for (int64_t i = 0; i < images_; ++i) {
+        for (int64_t v = from_; v < to_; ++v) finish(i, v);
       }
     }
 
    private:
-    int64_t map_size() const { return o_.a_.x.height * o_.a_.x.width * kL; }
+    int64_t height() const { return o_.residuals_.height(); }
     int64_t width() const { return o_.residuals_.width(); }
-    Buffer<C>& dx() { return sums_ ? dx_ : maps_; }
-    typename TapResiduals<C>::Low& sums() { return sums_ ? *sums_ : low_; }
 
-    // weight_ [output][tap][lanes], zero beyond the outputs
-    void gather_weight(int64_t input) {
-      const int64_t taps = o_.residuals_.taps(), size = o_.inputs_ * taps;
-      const Maps rows{o_.a_.weight, o_.a_.x.dtype, 1, o_.inputs_, 1, taps, 0, taps, taps, 1};
-      C* to = weight_.data();
-      for (int64_t o = 0; o < o_.outputs_; ++o, to += taps * kL) {
-        const C* from = static_cast<const C*>(o_.a_.weight) + (group_ * o_.outputs_ + o) * size + input * taps;
-        gather_group<C, C>(rows, count_, [&](int64_t i) { return from + i * taps; }, to);
-      }
-      std::fill(to, weight_.end(), C(0));
-    }
-
-    void rows(int64_t row) {
-      const int64_t last = std::min(row + o_.rows_, o_.residuals_.height()), pixels = (last - row) * width();
-      for (int64_t i = 0; i < images_; ++i) {
-        gather_gradient(i, row, last);
-        make_residuals(i, row, last);
-      }
-      weight_gradient(images_ * pixels);
-      input_gradient(images_ * pixels);
-      for (int64_t i = 0; i < images_; ++i) {
-        if (row == 0) o_.residuals_.clear(dx().data(), sums());
-        o_.residuals_.collect(residuals_.data() + i * pixels * kL, o_.row_, row, last, dx().data(), sums());
-        if (last < o_.residuals_.height()) continue;
-        o_.residuals_.finish(dx().data(), sums(), work_);
-        scatter_maps(dx().data(), o_.a_.dx, count_, const_cast<C*>(map_at<C>(o_.a_.dx, first_ + i, channel_)));
-      }
-    }
-
-    // gradient_ [vector of outputs][image, pixel][lanes], times what comes in for each map
-    void gather_gradient(int64_t i, int64_t row, int64_t last) {
-      const int64_t pixels = (last - row) * width();
-      Maps y = o_.a_.y;
-      y.height = last - row;
-      for (int64_t v = 0; v < o_.output_vectors_; ++v) {
-        const int64_t channel = group_ * o_.outputs_ + v * kL, count = std::min<int64_t>(kL, o_.outputs_ - v * kL);
-        const C* from = map_at<C>(y, first_ + i, channel) + row * y.row_stride;
-        C* to = gradient_.data() + v * o_.row_ + i * pixels * kL;
-        gather_group<C, C>(y, count, [&](int64_t j) { return from + j * y.channel_stride; }, to);
-        const C* incoming = static_cast<const C*>(o_.a_.grad) + (first_ + i) * o_.a_.outputs + channel;
-        const Vec<C> scale = load_first(incoming, count);
-        for (int64_t p = 0; p < pixels; ++p) store(to + p * kL, scale * load(to + p * kL));
-      }
-    }
-
-    void make_residuals(int64_t i, int64_t row, int64_t last) {
+    void make_residuals(int64_t v, int64_t i, int64_t row, int64_t last) {
       const Maps& x = o_.a_.x;
-      const C* from = map_at<C>(x, first_ + i, channel_);
-      int64_t x_row = x.row_stride, x_column = x.column_stride;
-      if (x.channel_stride != 1 || count_ < kL) {
-        const auto map = [&](int64_t j) { return from + j * x.channel_stride; };
-        if (row == 0) gather_group<C, C>(x, count_, map, maps_.data());
-        from = maps_.data(), x_row = x.width * kL, x_column = kL;
+      const int64_t channel = group_ * o_.inputs_ + v * kL, count = std::min<int64_t>(kL, o_.inputs_ - v * kL);
+      const S* maps = map_at<S>(x, first_ + i, channel);
+      const C* from = map_.data();
+      int64_t x_row = x.width * kL, x_column = kL;
+      if (std::is_same_v<S, C> && x.channel_stride == 1 && count == kL) {
+        from = reinterpret_cast<const C*>(maps);
+        x_row = x.row_stride, x_column = x.column_stride;
+      } else if (row == 0) {
+        gather_group<S, C>(x, count, [&](int64_t j) { return maps + j * x.channel_stride; }, map_.data());
       }
       if (row == 0) o_.residuals_.prepare(from, x_row, x_column, low_, work_);
       C* to = residuals_.data() + i * (last - row) * width() * kL;
-      o_.residuals_.forward(from, x_row, x_column, low_, row, last, to, o_.row_);
+      o_.residuals_.forward(from, x_row, x_column, low_, row, last, to, o_.residual_row_);
     }
 
-    // visit(tap, count) for the taps that a tile takes side by side.
-    template <class Visit>
-    void each_taps(Visit visit) const {
-      each_block(o_.residuals_.taps(), kTileColumns, visit);
-    }
-
-    // taps_ [output][tap][lanes] += over the pixels
-    void weight_gradient(int64_t pixels) {
-      const int64_t taps = o_.residuals_.taps(), row = o_.row_;
-      each_block(pixels, kInnerBlock, [&](int64_t pixel, int64_t count) {
-        each_taps([&](int64_t tap, int64_t vectors) {
-          for (int64_t v = 0; v < o_.output_vectors_; ++v) {
-            each_block(std::min<int64_t>(kL, o_.outputs_ - v * kL), kRows, [&](int64_t lane, int64_t lanes) {
-              const C *gradient = gradient_.data() + v * row + pixel * kL + lane,
-                      *residuals = residuals_.data() + tap * row + pixel * kL;
-              C* to = taps_ + ((v * kL + lane) * taps + tap) * kL;
-              product<Inner::kPixels>(TapProduct<C>{gradient, 0, 1, count, residuals, kL, row, to, taps * kL, kL, true},
-                                      int(lanes), int(vectors));
-            });
-          }
+    // r [vector of outputs][image, pixel][lanes] += a vector of inputs' part
+    void product(int64_t v, int64_t first, int64_t pixels) {
+      const int64_t taps = o_.residuals_.taps();
+      const C* weight = o_.weight_.data() + (group_ * o_.input_vectors_ + v) * o_.weight_size_;
+      o_.each_panel([&](int64_t panel, int64_t vectors) {
+        if (panel < from_ || panel >= to_) return;
+        each_block(pixels, kTileRows, [&](int64_t pixel, int64_t count) {
+          const C* residuals = residuals_.data() + pixel * kL;
+          C* to = r_.data() + (panel - from_) * o_.map_row_ + (first + pixel) * kL;
+          ALIAS_OPS_ISA::product<Inner::kChannels>(
+              TapProduct<C>{residuals, o_.residual_row_, taps, kL, weight + panel * taps * kL * kL, vectors * kL, kL,
+                            to, kL, o_.map_row_, v > 0},
+              int(count), int(vectors));
         });
       });
     }
 
-    // The residuals' gradients, written over them: [tap][pixel][lanes] = over the outputs
-    void input_gradient(int64_t pixels) {
-      const int64_t taps = o_.residuals_.taps(), row = o_.row_;
-      each_taps([&](int64_t tap, int64_t vectors) {
-        each_block(o_.output_vectors_, kInnerBlock / kL, [&](int64_t v, int64_t blocks) {
-          each_block(pixels, kTileRows, [&](int64_t pixel, int64_t count) {
-            const C *gradient = gradient_.data() + v * row + pixel * kL,
-                    *weight = weight_.data() + (v * kL * taps + tap) * kL;
-            C* to = residuals_.data() + tap * row + pixel * kL;
-            product<Inner::kChannels>(
-                TapProduct<C>{gradient, row, blocks, kL, weight, taps * kL, kL, to, kL, row, v > 0}, int(count),
-                int(vectors));
-          });
-        });
-      });
+    void finish(int64_t i, int64_t vector) {
+      const Conv2dAliasL1Args& a = o_.a_;
+      const int64_t output = group_ * o_.outputs_ + vector * kL;
+      const int64_t count = std::min<int64_t>(kL, o_.outputs_ - vector * kL);
+      const C* r = r_.data() + (vector - from_) * o_.map_row_ + i * o_.pixels_ * kL;
+      transform(o_.dft_h_, o_.dft_w_, r, width() * kL, kL, along_.data(), pairs_.data());
+      C* out = static_cast<C*>(a.out) + (first_ + i) * a.outputs + output;
+      store_first(out, l1_of_pairs(pairs_.data(), a.h.dft, a.w.dft), count);
+      if constexpr (kGradient) {
+        l1_of_pairs_adjoint(pairs_.data(), a.h.dft, a.w.dft, Vec<C>{} + C(1));
+        transform(o_.back_h_, o_.back_w_, pairs_.data(), o_.dft_w_.rows() * kL, kL, along_.data(), map_.data());
+        scatter_maps(map_.data(), a.d_output, count, const_cast<C*>(map_at<C>(a.d_output, first_ + i, output)));
+      }
     }
 
-    const TapGradient& o_;
+    const TapMeasure& o_;
     Buffer<C> residuals_;  // [tap][image, pixel][lanes]
-    Buffer<C> gradient_, weight_, maps_, dx_;
+    Buffer<C> map_, r_, along_, pairs_;
     typename TapResiduals<C>::Low low_;
     typename TapResiduals<C>::Work work_;
-    std::optional<typename TapResiduals<C>::Low> sums_;
-    C* taps_ = nullptr;
-    int64_t group_ = 0, channel_ = 0, count_ = 0, first_ = 0, images_ = 0;
+    int64_t first_ = 0, images_ = 0, group_ = 0, from_ = 0, to_ = 0;
   };
 
-  void scatter_taps() {
-    const int64_t taps = residuals_.taps(), size = inputs_ * taps;
-    const Maps rows{a_.dweight, a_.x.dtype, 1, inputs_, 1, taps, 0, taps, taps, 1};
-    parallel(runtime_, tasks_, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t task = begin; task < end; ++task) {
-        const int64_t group = task / input_vectors_, input = task % input_vectors_ * kL;
-        C* sum = sums_.data() + task * taps_size_;
-        for (int64_t part = 1; part < parts_; ++part) {
-          const C* other = sum + part * tasks_ * taps_size_;
-          for (int64_t i = 0; i < taps_size_; i += kL) store(sum + i, load(sum + i) + load(other + i));
-        }
-        C* to = static_cast<C*>(a_.dweight) + group * outputs_ * size + input * taps;
-        for (int64_t o = 0; o < outputs_; ++o, to += size) {
-          scatter_maps(sum + o * taps * kL, rows, std::min<int64_t>(kL, inputs_ - input), to);
-        }
-      }
-    });
-  }
-
-  const Conv2dTapGradientArgs& a_;
+  const Conv2dAliasL1Args& a_;
   const Runtime& runtime_;
   const TapResiduals<C> residuals_;
-  const int64_t inputs_, outputs_, input_vectors_, output_vectors_, tasks_, parts_, images_, rows_, row_, taps_size_;
-  Buffer<C> sums_;  // [part][group, vector of inputs][output][tap][lanes]
+  const PackedRows<C> dft_h_, dft_w_;
+  PackedRows<C> back_h_, back_w_;
+  const int64_t inputs_, outputs_, input_vectors_, output_vectors_, pixels_, images_, rows_, residual_row_, map_row_,
+      weight_size_;
+  int64_t blocks_ = 1;
+  Buffer<C> weight_;
 };
+
+template <class S>
+void run(const Conv2dAliasL1Args& a, const Runtime& runtime) {
+  if constexpr (std::is_same_v<S, Compute<S>>) {
+    if (a.d_output.data != nullptr) return TapMeasure<S, true>(a, runtime).run();
+  }
+  TapMeasure<S, false>(a, runtime).run();
+}
 
 }  // namespace
 
-void conv2d_alias_l1_tap_gradient(const Conv2dTapGradientArgs& a, const Runtime& runtime) {
-  if (a.x.dtype == Dtype::kFloat64) return TapGradient<double>(a, runtime).run();
-  TapGradient<float>(a, runtime).run();
+void conv2d_alias_l1_taps(const Conv2dAliasL1Args& a, const Runtime& runtime) {
+  switch (a.x.dtype) {
+    case Dtype::kFloat32:
+      return run<float>(a, runtime);
+    case Dtype::kFloat64:
+      return run<double>(a, runtime);
+    case Dtype::kBFloat16:
+      return run<BFloat16>(a, runtime);
+    case Dtype::kFloat16:
+      return run<Float16>(a, runtime);
+  }
 }
 
 }  // namespace alias_ops::ALIAS_OPS_ISA
