@@ -19,6 +19,7 @@ struct ComplexProduct {
   int64_t w_step, w_im_offset, inner;
   C* out;  // [row][re, im][lanes]
   bool accumulate;
+  bool real;  // imaginary parts of x and w are zero: a quarter of the work, and out's are left or made zero
   // Channels of several convolution groups in one vector: what each lane adds to x, or null where all share it.
   const int64_t* lane_channel;
 };
@@ -51,10 +52,30 @@ inline void complex_rows(const ComplexProduct<C>& p, int64_t row) {
   }
 }
 
+template <class C, int R>
+inline void real_rows(const ComplexProduct<C>& p, int64_t row) {
+  constexpr int kL = kLanes<C>;
+  Vec<C> re[R];
+  C* out = p.out + row * 2 * kL;
+  for (int r = 0; r < R; ++r) re[r] = p.accumulate ? load(out + r * 2 * kL) : Vec<C>{};
+  const C *x = p.x + row * p.row_step, *w = p.w;
+  for (int64_t i = 0; i < p.inner; ++i) {
+    const Vec<C> w_re = load(w);
+    for (int r = 0; r < R; ++r) re[r] += x[r * p.row_step] * w_re;
+    x += p.inner_step;
+    w += p.w_step;
+  }
+  for (int r = 0; r < R; ++r) {
+    store(out + r * 2 * kL, re[r]);
+    if (!p.accumulate) store(out + r * 2 * kL + kL, Vec<C>{});
+  }
+}
+
 template <class C, size_t... R>
 inline void complex_block(const ComplexProduct<C>& p, int64_t row, int rows, std::index_sequence<R...>) {
-  static constexpr void (*table[])(const ComplexProduct<C>&, int64_t) = {&complex_rows<C, int(R) + 1>...};
-  table[rows - 1](p, row);
+  using Rows = void (*)(const ComplexProduct<C>&, int64_t);
+  static constexpr Rows all[] = {&complex_rows<C, int(R) + 1>...}, real[] = {&real_rows<C, int(R) + 1>...};
+  (p.real ? real : all)[rows - 1](p, row);
 }
 
 template <class C>

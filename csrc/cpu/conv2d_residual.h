@@ -119,8 +119,8 @@ class ConvResidual {
       }
     }
 
-    void product(int64_t slot, C* out, bool accumulate, int which = 0) const {
-      weight_.product(x_, slot, from_, images_, vector_, out, accumulate, which);
+    void product(int64_t slot, C* out, bool accumulate, int which = 0, bool real = false) const {
+      weight_.product(x_, slot, from_, images_, vector_, out, accumulate, which, real);
     }
 
     // Spectra along the height of the columns by which the full correlation differs from what is kept, each
@@ -134,7 +134,7 @@ class ConvResidual {
           if (sample < 0) continue;
           for (int64_t f = 0; f < h.frequencies; ++f) {
             weight_.column(tap, f);
-            product(x_.column(sample, f), column(line, f, 0), true);
+            product(x_.column(sample, f), column(line, f, 0), true, 0, f == 0);
           }
         }
         for (int64_t other = 0; other < h.lines; ++other) corners(line, other);
@@ -149,7 +149,7 @@ class ConvResidual {
           const int64_t row = h.source[other * h.kernel + t], column = w.source[line * w.kernel + u];
           if (row < 0 || column < 0) continue;
           weight_.corner(t, u);
-          product(x_.corner(row, column), product_.data(), any);
+          product(x_.corner(row, column), product_.data(), any, 0, true);
           any = true;
         }
       }
@@ -173,7 +173,7 @@ class ConvResidual {
         for (int64_t tap = 0; tap < h.kernel; ++tap) {
           const int64_t sample = h.source[line * h.kernel + tap];
           if (sample < 0) continue;
-          weight_.row_product(x_, x_.row(sample, g), from_, images_, vector_, row(line, 0), tap);
+          weight_.row_product(x_, x_.row(sample, g), from_, images_, vector_, row(line, 0), tap, g == 0);
         }
       }
     }
@@ -183,7 +183,7 @@ class ConvResidual {
       const bool both = f > 0 && g > 0;
       weight_.bins(f, both);
       C *plus = product_.data(), *minus = plus + images_ * 2 * kL;
-      product(x_.bin(f, g), plus, false);
+      product(x_.bin(f, g), plus, false, 0, f == 0 && g == 0);
       if (both) product(x_.bin(-f, g), minus, false, 1);
       const C weight = f == 0 && g == 0 ? C(1) : C(2);
       for (int64_t i = 0; i < images_; ++i) {

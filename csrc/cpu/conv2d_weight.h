@@ -67,14 +67,15 @@ class LaneWeight {
   }
 
   // out[image][re, im][lanes] (+)= x at `slot` times the panel made last (0 at +f, 1 at -f) for `images` from `image`.
+  // real: both are, at frequency zero and where single samples meet.
   void product(const Spectra<C>& x, int64_t slot, int64_t image, int64_t images, const LaneVector<C>& lanes, C* out,
-               bool accumulate, int which = 0) const {
-    multiply(x, slot, image, images, lanes, panels_.data() + which * inner_ * 2 * kL, 2 * kL, out, accumulate);
+               bool accumulate, int which = 0, bool real = false) const {
+    multiply(x, slot, image, images, lanes, panels_.data() + which * inner_ * 2 * kL, 2 * kL, out, accumulate, real);
   }
   // The same with one row of taps as along_width left it.
   void row_product(const Spectra<C>& x, int64_t slot, int64_t image, int64_t images, const LaneVector<C>& lanes, C* out,
-                   int64_t tap) const {
-    multiply(x, slot, image, images, lanes, partial_.data() + tap * 2 * kL, h_.kernel * 2 * kL, out, true);
+                   int64_t tap, bool real = false) const {
+    multiply(x, slot, image, images, lanes, partial_.data() + tap * 2 * kL, h_.kernel * 2 * kL, out, true, real);
   }
 
  private:
@@ -93,10 +94,10 @@ class LaneWeight {
     store(to + kL, value.im);
   }
   void multiply(const Spectra<C>& x, int64_t slot, int64_t image, int64_t images, const LaneVector<C>& lanes,
-                const C* panel, int64_t step, C* out, bool accumulate) const {
+                const C* panel, int64_t step, C* out, bool accumulate, bool real) const {
     const C* from = x.at(slot, image) + (lanes.spanning ? 0 : lanes.channel);
     ALIAS_OPS_ISA::multiply(ComplexProduct<C>{from, 2 * x.channels, 1, x.channels, panel, step, kL, inner_, out,
-                                              accumulate, lanes.spanning ? lanes.lane_channel : nullptr},
+                                              accumulate, real, lanes.spanning ? lanes.lane_channel : nullptr},
                             images);
   }
 

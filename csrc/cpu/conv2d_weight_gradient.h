@@ -123,7 +123,7 @@ class WeightGradient {
     const C* x = x_.at(x_slot, from_) + (vector_.spanning ? 0 : vector_.channel) + channel_;
     const C* gradient = gradient_.at(gradient_slot, from_) + vector_.output;
     multiply(ComplexProduct<C>{x, 1, 2 * x_.channels, x_.channels, gradient, 2 * gradient_.channels, gradient_.channels,
-                               images_, product_.data() + which * channels_ * 2 * kL, false,
+                               images_, product_.data() + which * channels_ * 2 * kL, false, false,
                                vector_.spanning ? vector_.lane_channel : nullptr},
              channels_);
   }
