@@ -34,7 +34,7 @@ class Settings:
     device: str = "cpu"
     upstream: str | None = None
     quick: bool = False
-    keeps_freed_memory: bool = field(default_factory=keep_freed_memory)
+    keeps_freed_memory: bool = False
     results: list[dict] = field(default_factory=list)
     memory: list[dict] = field(default_factory=list)
     started: str = field(default_factory=lambda: datetime.datetime.now(datetime.timezone.utc).isoformat("T", "seconds"))
@@ -64,13 +64,19 @@ def pytest_addoption(parser):
     group.addoption("--bench-json", metavar="FILE", help="write the results there")
     group.addoption("--bench-quick", action="store_true", help="few cases, few rounds")
     group.addoption("--bench-one-process", action="store_true", help="all cases in this process, one after the other")
+    group.addoption(
+        "--bench-keep-memory", action="store_true", help="freed memory stays with the process, for everybody"
+    )
     group.addoption("--bench-device", default="cpu", help="where the tensors are (default: cpu)")
     group.addoption("--bench-upstream", metavar="DIR", help="folder with the published FLC module")
 
 
 def pytest_configure(config):
     option = config.getoption
-    config.stash[SETTINGS] = Settings(option("--bench-device"), option("--bench-upstream"), option("--bench-quick"))
+    kept = bool(option("--bench-keep-memory")) and keep_freed_memory()
+    config.stash[SETTINGS] = Settings(
+        option("--bench-device"), option("--bench-upstream"), option("--bench-quick"), kept
+    )
 
 
 def pytest_sessionstart(session):
@@ -92,9 +98,9 @@ def _run_and_tell(item, nextitem, pipe) -> None:
 def pytest_runtest_protocol(item, nextitem):
     """Every case in a process of its own, as fresh as a user's script.
 
-    The allocator keeps what earlier cases freed, and a peer that asks for a large tensor is three times as fast
-    where it need not be given the pages. Within a case it keeps what the case's own calls freed. This process itself
-    never computes, so that a child finds no thread pool whose threads it does not have.
+    The allocator keeps some of what earlier cases freed, and a peer that asks for a large tensor is three times as
+    fast where it need not be given the pages. This process itself never computes, so that a child finds no thread
+    pool whose threads it does not have.
     """
     config = item.config
     if config.getoption("--bench-one-process"):

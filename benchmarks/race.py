@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from .allocator import settle
 from .floor import Floor
 from .peers import Unavailable
 
@@ -64,6 +65,7 @@ def synchronized(call: Call, device: str) -> Call:
 
 
 def _once(call: Call, loops: int) -> float:
+    settle()
     start = time.perf_counter()
     for _ in range(loops):
         call()
@@ -83,7 +85,11 @@ def _summary(times: list[float], loops: int) -> dict[str, float]:
 
 
 def _loops(call: Call, shortest: float = 1e-3) -> int:
-    """Calls in one timing, so that the clock's own cost does not show."""
+    """Calls in one timing, so that the clock's own cost does not show.
+
+    As many for the candidate as for everything beside it: from the second call on, operands are in a cache that the
+    call before has filled.
+    """
     call()
     return max(1, min(1000, round(shortest / max(1e-7, _once(call, 1)))))
 
@@ -103,16 +109,17 @@ def race(
     if floor is not None:
         peers = {**peers, COPY: floor.copy}
     unavailable: dict[str, str] = {}
-    running: dict[str, tuple[Call, int]] = {}
+    running: dict[str, Call] = {}
     for name, peer in peers.items():
         try:
             call = synchronized(peer, settings.device)
-            running[name] = call, _loops(call)
+            call()
+            running[name] = call
         except (RuntimeError, Unavailable, NotImplementedError) as error:
             unavailable[name] = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
     ours = synchronized(candidate, settings.device)
     loops = _loops(ours)
-    a_round = sum(_once(call, count) * count for call, count in running.values()) + _once(ours, loops) * loops
+    a_round = sum(_once(call, loops) * loops for call in (*running.values(), ours))
     rounds = max(settings.fewest_rounds, min(settings.most_rounds, int(settings.seconds_a_case / a_round)))
     times: dict[str, list[float]] = {name: [] for name in running}
     turn = 0
@@ -122,8 +129,9 @@ def race(
         names = list(running)
         for i in range(len(names)):
             name = names[(turn + i) % len(names)]
-            times[name].append(_once(*running[name]))
+            times[name].append(_once(running[name], loops))
         turn += 1
+        settle()
 
     def timed():
         for _ in range(loops):
@@ -135,7 +143,7 @@ def race(
         del values[0]  # of the warm-up round
     own = [t / loops for t in benchmark.stats.stats.data]
     summaries = {"alias_ops": _summary(own, loops)}
-    summaries.update({name: _summary(values, running[name][1]) for name, values in times.items()})
+    summaries.update({name: _summary(values, loops) for name, values in times.items()})
     result = {**case, "times": summaries, "unavailable": unavailable}
     if floor is not None:
         result["floor"] = floor.of(summaries["alias_ops"]["median"], summaries.pop(COPY)["median"])

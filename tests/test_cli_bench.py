@@ -52,7 +52,7 @@ def slower(target, factor):
 
 def test_a_whole_run_prints_times_memory_and_bars(leave, capsys):
     given = leave()
-    assert main(["bench", "--json", "mine.json", "--one-process", "--device", "meta"]) == 0
+    assert main(["bench", "--json", "mine.json", "--one-process", "--keep-memory", "--device", "meta"]) == 0
     out, err = capsys.readouterr()
     lines = out.splitlines()
     assert err == ""
@@ -64,8 +64,12 @@ def test_a_whole_run_prints_times_memory_and_bars(leave, capsys):
         assert len(body) > 3
     assert set(report.bar_lines(document)) <= set(lines)
     assert "--bench-one-process" in given
+    assert "--bench-keep-memory" in given
     assert given[given.index("--bench-device") + 1] == "meta"
     assert "--bench-quick" not in given
+    main(["bench", "--quick"])
+    assert "--bench-quick" in given
+    assert "--bench-keep-memory" not in given
 
 
 def test_strict_fails_where_bars_are_missed(leave, capsys, tmp_path):

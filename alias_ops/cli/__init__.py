@@ -191,6 +191,11 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument(
         "--one-process", action="store_true", help="keep the process, and what its allocator has, from case to case"
     )
+    bench.add_argument(
+        "--keep-memory",
+        action="store_true",
+        help="what anybody frees stays with the process, where glibc does the malloc",
+    )
     bench.add_argument("--json", default="bench.json", metavar="FILE", help="results (default: bench.json)")
     bench.add_argument("--figures", metavar="FOLDER", help="draw bench_*.png there")
     bench.add_argument("--device", default="cpu", metavar="DEVICE", help="where the tensors are (default: cpu)")

@@ -58,6 +58,7 @@ def run(arguments: Namespace) -> None:
     options += ["--bench-device", arguments.device]
     options += ["--bench-quick"] * arguments.quick
     options += ["--bench-one-process"] * arguments.one_process
+    options += ["--bench-keep-memory"] * arguments.keep_memory
     options += ["--bench-upstream", arguments.upstream] if arguments.upstream else []
     options += ["-k", arguments.k] if arguments.k else []
     if not arguments.quick and not arguments.k:
