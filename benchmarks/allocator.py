@@ -1,8 +1,7 @@
 """What becomes of freed memory while a benchmark runs."""
 
 import ctypes
-
-import torch
+from functools import cache
 
 __all__ = ["give_back_at_once", "keep_freed_memory", "settle"]
 
@@ -11,13 +10,33 @@ LARGEST = 32 << 20  # blocks above are mapped one by one whatever is asked for
 
 
 def settle() -> None:
-    """Have the allocator do now what it owes, between two timings.
+    """Have the allocator do now what it owes, between two timings; nothing where glibc is not in use.
 
-    glibc gives the end of its heap back at the next larger free, which need not be that of the call that left it
-    there: 126 MB of the definition's temporaries cost conv2d_aliasing, timed after it, 10 to 20 ms in the system,
-    more than its own work.
+    It gives the end of its heap back at a larger free, which need not be that of the call that left it there: one small
+    block that a thread keeps for itself can lie in between. 90 MB of the definition's temporaries cost conv2d_aliasing,
+    timed after it, 10 to 20 ms in the system, more than its own work. So take all such blocks, and free
+    them behind others, of which a thread keeps but a few; then free one that is large enough.
     """
-    torch.empty(1 << 17, dtype=torch.uint8)  # and gone: a free that is large enough
+    libc = _glibc()
+    if libc is None:
+        return
+    for size in range(24, 1041, 16):
+        blocks = [libc.malloc(size) for _ in range(16)]
+        for block in reversed(blocks):
+            libc.free(block)
+    libc.free(libc.malloc(1 << 17))
+
+
+@cache
+def _glibc() -> ctypes.CDLL | None:
+    try:
+        libc = ctypes.CDLL(None)
+        libc.mallopt.argtypes = [ctypes.c_int, ctypes.c_int]
+    except (AttributeError, OSError, TypeError):
+        return None
+    libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    libc.free.restype, libc.free.argtypes = None, [ctypes.c_void_p]
+    return libc
 
 
 def keep_freed_memory() -> bool:
@@ -37,8 +56,7 @@ def give_back_at_once() -> bool:
 
 
 def _set(trim: int, mmap: int) -> bool:
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
+    libc = _glibc()
+    if libc is None:
         return False
-    return mallopt(M_TRIM_THRESHOLD, trim) == 1 and mallopt(M_MMAP_THRESHOLD, mmap) == 1
+    return libc.mallopt(M_TRIM_THRESHOLD, trim) == 1 and libc.mallopt(M_MMAP_THRESHOLD, mmap) == 1
