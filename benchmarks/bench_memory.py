@@ -2,6 +2,7 @@
 
 import ctypes
 import multiprocessing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,8 @@ def _measured(call, batch, pipe) -> None:
     Path("/proc/self/clear_refs").write_text("5")
     before = _peak()
     kept = call(batch)
-    pipe.send((_peak() - before, kept.untyped_storage().nbytes() if isinstance(kept, torch.Tensor) else 0))
+    results = kept if isinstance(kept, tuple) else (kept,)
+    pipe.send((_peak() - before, sum(t.untyped_storage().nbytes() for t in results)))
 
 
 def extra(call, batch) -> dict[str, int]:
@@ -85,16 +87,25 @@ def test_pooling(settings, one_thread, shape):
 
 
 @needs_fork
+@pytest.mark.parametrize("backward", [False, True], ids=["forward", "forward+backward"])
 @pytest.mark.parametrize("conv", CONV_ROWS, ids=lambda conv: conv.name)
-def test_conv(settings, one_thread, conv):
+def test_conv(settings, one_thread, conv, backward):
     padding = conv.kernel // 2
     x = torch.randn(conv.batch, conv.channels, conv.size, conv.size)
     weight = torch.randn(conv.outputs, conv.channels, conv.kernel, conv.kernel)
     y = F.conv2d(x, weight, stride=2, padding=padding)
     calls = {
-        "alias_ops": lambda n: alias_ops.conv2d_aliasing(x[:n], weight, padding=padding, output=y[:n]),
-        "definition": lambda n: reference.conv2d_aliasing(x[:n], weight, padding=padding),
-        "strided convolution": lambda n: F.conv2d(x[:n], weight, stride=2, padding=padding),
+        "alias_ops": lambda x, w: alias_ops.conv2d_aliasing(x, w, padding=padding, output=y[: len(x)]),
+        "without output": lambda x, w: alias_ops.conv2d_aliasing(x, w, padding=padding),
+        "definition": lambda x, w: reference.conv2d_aliasing(x, w, padding=padding),
+        "strided convolution": lambda x, w: F.conv2d(x, w, stride=2, padding=padding),
     }
-    memory = {name: extra(call, conv.batch) for name, call in calls.items()}
-    settings.memory.append({"op": "conv2d_aliasing", "layer": conv.name, "input": x.nbytes, "bytes": memory})
+
+    def gradients(call, n):
+        leaves = x[:n].requires_grad_(), weight.requires_grad_()
+        return torch.autograd.grad(call(*leaves).sum(), leaves)
+
+    of = (lambda call: partial(gradients, call)) if backward else (lambda call: lambda n: call(x[:n], weight))
+    memory = {name: extra(of(call), conv.batch) for name, call in calls.items()}
+    op = "conv2d_aliasing" + ", forward+backward" * backward
+    settings.memory.append({"op": op, "layer": conv.name, "input": x.nbytes, "bytes": memory})

@@ -48,6 +48,7 @@ TESTS = {
     "alias_ops/designs/pooling.py": (AXES, POOLINGS),
     "alias_ops/designs/aliasing.py": (f"{AXES} subsample low_ dft residual tables designs_", CONVOLUTIONS),
     "alias_ops/designs/conv2d_lines.py": (CONVOLUTIONS, f"{AXES} designs_"),
+    "alias_ops/designs/conv2d_taps.py": (CONVOLUTIONS, f"{AXES} designs_"),
     "alias_ops/designs/conv2d.py": (CONVOLUTIONS, f"{AXES} designs_ memory"),
     "alias_ops/functional.py": (
         *("test_errors.py", "test_nn.py", "test_conv2d_alias_l1.py unbatched at_its_word", "test_golden.py is_the"),
