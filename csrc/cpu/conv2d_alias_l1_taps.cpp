@@ -13,8 +13,6 @@
 namespace alias_ops::ALIAS_OPS_ISA {
 namespace {
 
-// Output pixels whose residuals are made at a time, several images or some rows of one.
-constexpr int64_t kPixels = 512;
 // Bytes of r that a task keeps.
 constexpr int64_t kMapBytes = 2 << 20;
 
@@ -35,11 +33,10 @@ class TapMeasure {
         input_vectors_(ceiling(inputs_, kL)),
         output_vectors_(ceiling(outputs_, kL)),
         pixels_(residuals_.height() * residuals_.width()),
-        images_(std::clamp<int64_t>(kPixels / pixels_, 1, a.x.images)),
-        rows_(rows_together(residuals_.height(), residuals_.width())),
-        // An odd number of lines from row to row, so that rows do not meet in one set of a cache.
-        residual_row_((images_ * std::min(rows_ * residuals_.width(), pixels_) / 2 * 2 + 1) * kL),
-        map_row_((images_ * pixels_ / 2 * 2 + 1) * kL),
+        images_(residuals_.images_together(a.x.images)),
+        rows_(residuals_.rows_together()),
+        residual_row_(residuals_.row_size(images_ * rows_ * residuals_.width())),
+        map_row_(residuals_.row_size(images_ * pixels_)),
         weight_size_(residuals_.taps() * kL * output_vectors_ * kL),
         weight_(a.groups * input_vectors_ * weight_size_) {
     if constexpr (kGradient) back_h_ = pack_dft_adjoint<C>(a.h.dft), back_w_ = pack_dft_adjoint<C>(a.w.dft);
@@ -63,12 +60,6 @@ class TapMeasure {
   }
 
  private:
-  static int64_t ceiling(int64_t a, int64_t b) { return (a + b - 1) / b; }
-  static int64_t rows_together(int64_t height, int64_t width) {
-    const int64_t fitting = std::max<int64_t>(1, kPixels / width);
-    return ceiling(height, ceiling(height, fitting));
-  }
-
   // visit(first vector of outputs, how many) for those that a tile takes side by side.
   template <class Visit>
   void each_panel(Visit visit) const {

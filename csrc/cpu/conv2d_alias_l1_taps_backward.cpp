@@ -13,16 +13,11 @@
 namespace alias_ops::ALIAS_OPS_ISA {
 namespace {
 
-// Output pixels that are worked on together, several images or some rows of one: the residuals of a vector of
-// channels, nine taps of them, then fit in the second cache.
-constexpr int64_t kPixels = 512;
 // Inner indices of a product: three vectors of each stay in the first cache.
 constexpr int64_t kInnerBlock = 128;
 // Tasks that there are at least, where the batch allows: it is cut into parts, each with taps of its own to sum. Parts
 // follow from the shape alone, so sums do not depend on the number of threads.
 constexpr int64_t kTasks = 16;
-
-int64_t ceiling(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 template <class C>
 class TapGradient {
@@ -40,10 +35,9 @@ class TapGradient {
         output_vectors_(ceiling(outputs_, kL)),
         tasks_(a.groups * input_vectors_),
         parts_(std::clamp<int64_t>(ceiling(kTasks, tasks_), 1, a.x.images)),
-        images_(images_together(ceiling(a.x.images, parts_))),
-        rows_(images_ > 1 ? residuals_.height() : rows_together()),
-        // An odd number of lines from row to row, so that rows do not meet in one set of a cache.
-        row_((images_ * rows_ * residuals_.width() / 2 * 2 + 1) * kL),
+        images_(residuals_.images_together(ceiling(a.x.images, parts_))),
+        rows_(residuals_.rows_together()),
+        row_(residuals_.row_size(images_ * rows_ * residuals_.width())),
         taps_size_(output_vectors_ * kL * residuals_.taps() * kL),
         sums_(parts_ * tasks_ * taps_size_) {}
 
@@ -56,16 +50,6 @@ class TapGradient {
   }
 
  private:
-  // Nearly equal shares: sums over a short last one would be short.
-  int64_t images_together(int64_t images) const {
-    const int64_t fitting = std::max<int64_t>(1, kPixels / (residuals_.height() * residuals_.width()));
-    return ceiling(images, ceiling(images, fitting));
-  }
-  int64_t rows_together() const {
-    const int64_t rows = residuals_.height(), fitting = std::max<int64_t>(1, kPixels / residuals_.width());
-    return ceiling(rows, ceiling(rows, fitting));
-  }
-
   // A vector of input channels of one convolution group, and a part of the batch.
   class Task {
    public:

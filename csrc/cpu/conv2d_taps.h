@@ -9,6 +9,12 @@
 
 namespace alias_ops::ALIAS_OPS_ISA {
 
+// Output pixels that are worked on together, several images or some rows of one: the residuals of a vector of
+// channels, nine taps of them, then fit in the second cache.
+inline constexpr int64_t kTapPixels = 512;
+
+inline int64_t ceiling(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
 template <class C>
 class TapResiduals {
   static constexpr int kL = kLanes<C>;
@@ -21,6 +27,18 @@ class TapResiduals {
   int64_t taps() const { return int64_t(h_.taps.size() * w_.taps.size()); }
   int64_t height() const { return h_.outputs; }
   int64_t width() const { return w_.outputs; }
+  // Nearly equal shares of the images, and of the rows where not even one image fits: sums over a short last one would
+  // be short.
+  int64_t images_together(int64_t images) const {
+    const int64_t fitting = std::max<int64_t>(1, kTapPixels / (height() * width()));
+    return ceiling(images, ceiling(images, fitting));
+  }
+  int64_t rows_together() const {
+    const int64_t fitting = std::max<int64_t>(1, kTapPixels / width());
+    return ceiling(height(), ceiling(height(), fitting));
+  }
+  // Elements from tap to tap: an odd number of lines, so that taps do not meet in one set of a cache.
+  int64_t row_size(int64_t pixels) const { return (pixels / 2 * 2 + 1) * kL; }
 
   // One map's: what its residuals are made of, or what their gradients add up to.
   struct Low {
