@@ -246,11 +246,16 @@ def markdown(document: dict[str, Any]) -> str:
         heads = [f"flc_pool2d, {direction}", "ms", "published FFT module", *peers[1:]]
         parts.append(_table(heads, body))
     names = ["definition", "stride-1 convolution", "strided convolution"]
-    body = [
-        [f"{r['layer']}, batch {r['shape'][0]}", f"{r['times']['alias_ops']['median'] * 1e3:.1f}", *_ratios(r, names)]
-        for r in found(document, group="convolutions, bars", direction="forward")
-    ]
-    parts.append(_table(["conv2d_aliasing(output=y)", "ms", *names], body))
+    for direction in DIRECTIONS:
+        body = [
+            [
+                f"{r['layer']}, batch {r['shape'][0]}",
+                *(f"{r['times'][name]['median'] * 1e3:.1f}" for name in ("alias_ops", "without output")),
+                *_ratios(r, names),
+            ]
+            for r in found(document, group="convolutions, bars", direction=direction)
+        ]
+        parts.append(_table([f"conv2d_aliasing(output=y), {direction}", "ms", "without output, ms", *names], body))
     if document["memory"]:
         parts.append(_table(*memory_rows(document)))
     return "\n\n".join(parts)
