@@ -194,6 +194,26 @@ def test_which_identity_serves(monkeypatch, shape, groups, by_taps):
     assert bool(asked) != by_taps
 
 
+@pytest.mark.parametrize(
+    ("inputs", "groups", "kernel", "size", "convolved"),
+    [
+        (16, 1, 3, (12, 12), False),
+        (15, 1, 3, (12, 12), True),
+        (32, 2, 3, (12, 12), False),
+        (30, 2, 3, (12, 12), True),
+        (16, 1, 5, (12, 12), False),
+        (16, 1, 6, (12, 12), True),
+        (16, 1, 2, (4, 224), False),
+        (16, 1, 2, (4, 226), True),
+    ],
+)
+def test_whether_the_layer_is_convolved_where_its_output_is_not_given(inputs, groups, kernel, size, convolved):
+    x, weight = randn(1, inputs, *size), randn(2 * groups, inputs // groups, kernel, kernel, seed=1)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        aliasing(x, weight, groups=groups)
+    assert ("aten::conv2d" in {event.key for event in profile.key_averages()}) == convolved
+
+
 @pytest.mark.parametrize("wrong", ["grad", "output", "dtype", "table", "tables", "places", "sources", "kernel"])
 def test_what_does_not_fit_taps_is_refused(wrong):
     x, weight = randn(2, 3, 9, 8), randn(4, 3, 3, 3, seed=1)
