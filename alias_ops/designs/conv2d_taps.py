@@ -53,7 +53,7 @@ def tap_tables(size: int, kernel: int, stride: int, padding: int, dilation: int)
         base: float64 [N, size], the low-passed axis at the places s n.
         turns: float64 [phases, N, N], from there to the places s n + phase, for the phases that taps need.
         places: int64 [kernel, 2]: the table that a tap takes its outputs from, 0 for ``base`` and i + 1 for
-            ``turns[i]``, and at which of them it starts, going round.
+        ``turns[i]``, and at which of them it starts, going round.
         profiles: float64 [lines, N]: times the sample that a tap meets on a line, what that adds.
         sources: int64 [lines, kernel]: these samples, -1 for none.
     """
