@@ -37,7 +37,7 @@ def _measured(call, batch, pipe) -> None:
     Path("/proc/self/clear_refs").write_text("5")
     before = _peak()
     kept = call(batch)
-    results = kept if isinstance(kept, tuple) else (kept,)
+    results = kept if isinstance(kept, tuple) else () if kept is None else (kept,)
     pipe.send((_peak() - before, sum(t.untyped_storage().nbytes() for t in results)))
 
 
