@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks import report
 
-COMMITTED = ROOT / "benchmarks" / "results" / "2026-11-21-cpu-zen5.json"
+COMMITTED = ROOT / "benchmarks" / "results" / "2026-11-22-cpu-zen5.json"
 
 
 @pytest.fixture
