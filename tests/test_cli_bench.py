@@ -56,7 +56,7 @@ def test_a_whole_run_prints_times_memory_and_bars(leave, capsys):
     out, err = capsys.readouterr()
     lines = out.splitlines()
     assert err == ""
-    assert lines[0].startswith("about twelve minutes")
+    assert lines[0].startswith("about a quarter of an hour")
     assert lines[-1] == "wrote mine.json"
     document = report.load(COMMITTED)
     for header, body in (report.rows(document), report.memory_rows(document)):

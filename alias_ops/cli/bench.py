@@ -62,7 +62,7 @@ def run(arguments: Namespace) -> None:
     options += ["--bench-upstream", arguments.upstream] if arguments.upstream else []
     options += ["-k", arguments.k] if arguments.k else []
     if not arguments.quick and not arguments.k:
-        print("about twelve minutes on two cores; --quick measures a part of it in a few", flush=True)
+        print("about a quarter of an hour on two cores; --quick measures a part of it in a few", flush=True)
     before = target.stat().st_mtime_ns if target.exists() else None
     status = pytest.main(options)
     if status == pytest.ExitCode.NO_TESTS_COLLECTED:
