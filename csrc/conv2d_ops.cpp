@@ -11,18 +11,23 @@ namespace {
 
 constexpr int kConvTables = 6, kTapTables = 5;
 
-ConvAxis conv_axis(const std::vector<Tensor>& t, int64_t size, int64_t kernel, int64_t stride, int64_t padding,
-                   int64_t dilation) {
-  STD_TORCH_CHECK(t.size() == kConvTables || t.size() == kConvTables + kTapTables,
-                  "conv2d_alias_l1 takes six tables an axis, or eleven");
+// Outputs of an axis, checked; the kernels' sums and products of its numbers then fit into 64 bits.
+int64_t axis_outputs(int64_t size, int64_t kernel, int64_t stride, int64_t padding, int64_t dilation) {
   STD_TORCH_CHECK(stride > 0 && padding >= 0 && dilation > 0,
                   "stride and dilation must be positive, padding not negative");
-  constexpr int64_t kMost = (int64_t(1) << 31) - 1;  // the products and sums below fit into 64 bits
+  constexpr int64_t kMost = (int64_t(1) << 31) - 1;
   STD_TORCH_CHECK(std::max({stride, padding, dilation, kernel}) <= kMost && size <= kMost * kMost,
                   "stride, padding, dilation and the kernel's size must be below 2^31");
   const int64_t stride_1 = size + 2 * padding - dilation * (kernel - 1);
   STD_TORCH_CHECK(kernel > 0 && stride_1 > 0, "the kernel must fit in the padded input");
-  const int64_t outputs = outputs_of(stride_1, stride);
+  return outputs_of(stride_1, stride);
+}
+
+ConvAxis conv_axis(const std::vector<Tensor>& t, int64_t size, int64_t kernel, int64_t stride, int64_t padding,
+                   int64_t dilation) {
+  STD_TORCH_CHECK(t.size() == kConvTables || t.size() == kConvTables + kTapTables,
+                  "conv2d_alias_l1 takes six tables an axis, or eleven");
+  const int64_t outputs = axis_outputs(size, kernel, stride, padding, dilation);
   ConvAxis a{};
   a.input = dft_table(t[0], "input rows");
   a.dft = dft_table(t[4], "dft rows");
@@ -50,16 +55,11 @@ TapTable tap_table(const std::vector<Tensor>& all, int64_t size, int64_t kernel,
                    int64_t dilation) {
   STD_TORCH_CHECK(all.size() == kConvTables + kTapTables, "identity 4 takes eleven tables an axis");
   const Tensor* t = &all[kConvTables];
-  constexpr int64_t kMost = (int64_t(1) << 31) - 1;  // the products below fit into 64 bits
-  STD_TORCH_CHECK(
-      stride > 0 && padding >= 0 && dilation > 0 && std::max({stride, padding, dilation, kernel, size}) <= kMost,
-      "stride and dilation must be positive, padding not negative, all below 2^31");
+  const int64_t outputs = axis_outputs(size, kernel, stride, padding, dilation);
+  STD_TORCH_CHECK(size < int64_t(1) << 31, "x must be below 2^31 a side");
   for (int i = 0; i < kTapTables; ++i) STD_TORCH_CHECK(t[i].is_contiguous(), "tables must be contiguous");
   for (int i : {0, 1, 3}) STD_TORCH_CHECK(t[i].scalar_type() == ScalarType::Double, "tables must be float64");
   for (int i : {2, 4}) STD_TORCH_CHECK(t[i].scalar_type() == ScalarType::Long, "places must be int64");
-  const int64_t stride_1 = size + 2 * padding - dilation * (kernel - 1);
-  STD_TORCH_CHECK(kernel > 0 && stride_1 > 0, "the kernel must fit in the padded input");
-  const int64_t outputs = outputs_of(stride_1, stride);
   const auto shaped = [](const Tensor& table, const std::vector<int64_t>& sizes) {
     return table.dim() == int64_t(sizes.size()) && std::equal(sizes.begin(), sizes.end(), table.sizes().begin());
   };
@@ -101,6 +101,13 @@ void check_layer(const Tensor& x, const Tensor& weight, const std::vector<int64_
   STD_TORCH_CHECK(weight.scalar_type() == x.scalar_type(), "weight must have the dtype of x");
 }
 
+// The elements side by side: t is a copy then, unless it was contiguous.
+const void* packed(Tensor& t, const char* name) {
+  data_of(t, name);
+  t = torch::stable::contiguous(t);
+  return t.const_data_ptr();
+}
+
 // What x, weight and the geometry say; weight becomes contiguous. y, bias and results are the caller's to add.
 Conv2dAliasL1Args layer_of(Tensor& x, Tensor& weight, const std::vector<Tensor>& tables_h,
                            const std::vector<Tensor>& tables_w, const std::vector<int64_t>& stride,
@@ -109,9 +116,7 @@ Conv2dAliasL1Args layer_of(Tensor& x, Tensor& weight, const std::vector<Tensor>&
   args.x = maps_of(x, "x", true);
   args.h = conv_axis(tables_h, args.x.height, weight.size(2), stride[0], padding[0], dilation[0]);
   args.w = conv_axis(tables_w, args.x.width, weight.size(3), stride[1], padding[1], dilation[1]);
-  data_of(weight, "weight");
-  weight = torch::stable::contiguous(weight);
-  args.weight = weight.const_data_ptr();
+  args.weight = packed(weight, "weight");
   args.outputs = weight.size(0), args.groups = groups;
   return args;
 }
@@ -219,9 +224,7 @@ const void* map_gradient(Tensor& grad, const Tensor& maps) {
   STD_TORCH_CHECK(grad.dim() == 2 && grad.size(0) == maps.size(0) && grad.size(1) == maps.size(1) &&
                       grad.scalar_type() == maps.scalar_type(),
                   "grad must have one value for every map, in the maps' dtype");
-  data_of(grad, "grad");
-  grad = torch::stable::contiguous(grad);
-  return grad.const_data_ptr();
+  return packed(grad, "grad");
 }
 
 // Takes what comes of the low band off dx and dweight, given the gradient with respect to the strided output.
@@ -267,9 +270,7 @@ std::tuple<Tensor, Tensor> conv2d_alias_l1_tap_gradient(Tensor grad, Tensor outp
   }
   args.h = tap_table(tables_h, args.x.height, weight.size(2), stride[0], padding[0], dilation[0]);
   args.w = tap_table(tables_w, args.x.width, weight.size(3), stride[1], padding[1], dilation[1]);
-  data_of(weight, "weight");
-  weight = torch::stable::contiguous(weight);
-  args.weight = weight.const_data_ptr();
+  args.weight = packed(weight, "weight");
   args.outputs = weight.size(0), args.groups = groups;
   args.y = maps_of(output_gradient, "output_gradient", true);
   STD_TORCH_CHECK(args.y.images == args.x.images && args.y.channels == args.outputs &&

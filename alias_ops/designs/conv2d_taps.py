@@ -10,6 +10,7 @@ import torch
 
 from ._cache import cached, constant
 from ._roots import roots
+from .aliasing import half_band
 from .conv2d import ConvTables, conv_tables, correlation_size, frame_lines
 from .spectrum import output_size
 
@@ -17,25 +18,22 @@ __all__ = ["conv_tables_with_taps", "tap_tables"]
 
 
 def _kept(outputs: int) -> np.ndarray:
-    h = (outputs - 1) // 2
+    h = half_band(outputs, 1)
     return np.arange(-h, h + 1)
 
 
-@cached
 def _base(size: int, outputs: int, stride: int) -> torch.Tensor:
     f = _kept(outputs)
     rows = roots(-np.outer(f, np.arange(size)), outputs * stride)
     return torch.from_numpy((roots(np.outer(np.arange(outputs), f), outputs) @ rows).real / (outputs * stride))
 
 
-@cached
 def _turn(outputs: int, stride: int, phase: int) -> torch.Tensor:
     n, f = np.arange(outputs), _kept(outputs)
     turned = roots(np.outer(stride * n + phase, f), outputs * stride)
     return torch.from_numpy((turned @ roots(-np.outer(f, n), outputs)).real / outputs)
 
 
-@cached
 def _profiles(size: int, kernel: int, stride: int, padding: int, dilation: int) -> torch.Tensor:
     """What a line of the frame adds to the low-passed outputs: [lines, N]."""
     outputs = output_size(correlation_size(size, kernel, padding, dilation), stride)

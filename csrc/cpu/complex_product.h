@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "blocks.h"
 #include "simd.h"
 
 namespace alias_ops::ALIAS_OPS_ISA {
@@ -104,11 +105,9 @@ inline void multiply(const ComplexProduct<C>& p, int64_t rows) {
     for (int64_t row = 0; row < rows; ++row) complex_spanning(p, row);
     return;
   }
-  const int64_t blocks = (rows + kProductRows - 1) / kProductRows;
-  for (int64_t block = 0; block < blocks; ++block) {
-    const int64_t row = rows * block / blocks, count = rows * (block + 1) / blocks - row;
+  each_block(rows, kProductRows, [&](int64_t row, int64_t count) {
     complex_block(p, row, int(count), std::make_index_sequence<kProductRows>{});
-  }
+  });
 }
 
 }  // namespace alias_ops::ALIAS_OPS_ISA

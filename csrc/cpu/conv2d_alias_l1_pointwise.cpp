@@ -1,5 +1,6 @@
 // Identity 4 for 1x1 layers: the residual of the input, x[::s, ::s] - P x P^T, then one real matrix product of
 // the strided layer's size, then the small DFT. The layer's output is not needed.
+#include "blocks.h"
 #include "buffer.h"
 #include "conv2d_alias_l1.h"
 #include "ops.h"
@@ -149,9 +150,7 @@ class PointwiseConv2d {
   void product_of(const C* x, const C* weight, int vectors, C* maps) const {
     using Rows = std::make_index_sequence<kTileRows>;
     const int64_t inputs = lanes_.inputs(), pixels = height_ * width_;
-    const int64_t blocks = (pixels + kTileRows - 1) / kTileRows;
-    for (int64_t block = 0; block < blocks; ++block) {
-      const int64_t pixel = pixels * block / blocks, rows = pixels * (block + 1) / blocks - pixel;
+    each_block(pixels, kTileRows, [&](int64_t pixel, int64_t rows) {
       const C* from = x + pixel * channels_;
       if (vectors == 1) {
         product_rows<C, 1>(int(rows), Rows{}, from, channels_, weight, inputs * kL, inputs, maps + pixel * kL,
@@ -160,7 +159,7 @@ class PointwiseConv2d {
         product_rows<C, 2>(int(rows), Rows{}, from, channels_, weight, inputs * kL, inputs, maps + pixel * kL,
                            pixels * kL);
       }
-    }
+    });
   }
 
   void spanning_product(const C* x, const C* weight, int64_t vector, C* maps) const {
@@ -186,16 +185,7 @@ class PointwiseConv2d {
 }  // namespace
 
 void conv2d_alias_l1_pointwise(const Conv2dAliasL1Args& a, const Runtime& runtime) {
-  switch (a.x.dtype) {
-    case Dtype::kFloat32:
-      return PointwiseConv2d<float>(a, runtime).run();
-    case Dtype::kFloat64:
-      return PointwiseConv2d<double>(a, runtime).run();
-    case Dtype::kBFloat16:
-      return PointwiseConv2d<BFloat16>(a, runtime).run();
-    case Dtype::kFloat16:
-      return PointwiseConv2d<Float16>(a, runtime).run();
-  }
+  for_dtype(a.x.dtype, [&](auto stored) { PointwiseConv2d<decltype(stored)>(a, runtime).run(); });
 }
 
 }  // namespace alias_ops::ALIAS_OPS_ISA

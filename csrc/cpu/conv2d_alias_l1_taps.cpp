@@ -125,20 +125,10 @@ class TapMeasure {
     int64_t width() const { return o_.residuals_.width(); }
 
     void make_residuals(int64_t v, int64_t i, int64_t row, int64_t last) {
-      const Maps& x = o_.a_.x;
       const int64_t channel = group_ * o_.inputs_ + v * kL, count = std::min<int64_t>(kL, o_.inputs_ - v * kL);
-      const S* maps = map_at<S>(x, first_ + i, channel);
-      const C* from = map_.data();
-      int64_t x_row = x.width * kL, x_column = kL;
-      if (std::is_same_v<S, C> && x.channel_stride == 1 && count == kL) {
-        from = reinterpret_cast<const C*>(maps);
-        x_row = x.row_stride, x_column = x.column_stride;
-      } else if (row == 0) {
-        gather_group<S, C>(x, count, [&](int64_t j) { return maps + j * x.channel_stride; }, map_.data());
-      }
-      if (row == 0) o_.residuals_.prepare(from, x_row, x_column, low_, work_);
       C* to = residuals_.data() + i * (last - row) * width() * kL;
-      o_.residuals_.forward(from, x_row, x_column, low_, row, last, to, o_.residual_row_);
+      o_.residuals_.template make<S>(o_.a_.x, first_ + i, channel, count, row, last, map_.data(), low_, work_, to,
+                                     o_.residual_row_);
     }
 
     // r [vector of outputs][image, pixel][lanes] += a vector of inputs' part
@@ -203,16 +193,7 @@ void run(const Conv2dAliasL1Args& a, const Runtime& runtime) {
 }  // namespace
 
 void conv2d_alias_l1_taps(const Conv2dAliasL1Args& a, const Runtime& runtime) {
-  switch (a.x.dtype) {
-    case Dtype::kFloat32:
-      return run<float>(a, runtime);
-    case Dtype::kFloat64:
-      return run<double>(a, runtime);
-    case Dtype::kBFloat16:
-      return run<BFloat16>(a, runtime);
-    case Dtype::kFloat16:
-      return run<Float16>(a, runtime);
-  }
+  for_dtype(a.x.dtype, [&](auto stored) { run<decltype(stored)>(a, runtime); });
 }
 
 }  // namespace alias_ops::ALIAS_OPS_ISA

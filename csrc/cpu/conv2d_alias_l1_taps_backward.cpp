@@ -131,17 +131,9 @@ class TapGradient {
     }
 
     void make_residuals(int64_t i, int64_t row, int64_t last) {
-      const Maps& x = o_.a_.x;
-      const C* from = map_at<C>(x, first_ + i, channel_);
-      int64_t x_row = x.row_stride, x_column = x.column_stride;
-      if (x.channel_stride != 1 || count_ < kL) {
-        const auto map = [&](int64_t j) { return from + j * x.channel_stride; };
-        if (row == 0) gather_group<C, C>(x, count_, map, maps_.data());
-        from = maps_.data(), x_row = x.width * kL, x_column = kL;
-      }
-      if (row == 0) o_.residuals_.prepare(from, x_row, x_column, low_, work_);
       C* to = residuals_.data() + i * (last - row) * width() * kL;
-      o_.residuals_.forward(from, x_row, x_column, low_, row, last, to, o_.row_);
+      o_.residuals_.template make<C>(o_.a_.x, first_ + i, channel_, count_, row, last, maps_.data(), low_, work_, to,
+                                     o_.row_);
     }
 
     // visit(tap, count) for the taps that a tile takes side by side.

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "blocks.h"
 #include "buffer.h"
 #include "conv2d_tap_axis.h"
 
@@ -12,8 +13,6 @@ namespace alias_ops::ALIAS_OPS_ISA {
 // Output pixels that are worked on together, several images or some rows of one: the residuals of a vector of
 // channels, nine taps of them, then fit in the second cache.
 inline constexpr int64_t kTapPixels = 512;
-
-inline int64_t ceiling(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 template <class C>
 class TapResiduals {
@@ -58,6 +57,26 @@ class TapResiduals {
           line(std::max(o.h_.phases * o.h_.outputs, o.w_.phases * o.w_.outputs) * kL) {}
   };
 
+  // residuals[tap][pixel][lanes] of the output rows first..last of maps channel..channel + count of an image,
+  // `tap_step` from tap to tap. `map` keeps x in lanes, `low` what follows from it: those of an image's first rows
+  // serve the others.
+  template <class S>
+  void make(const Maps& x, int64_t image, int64_t channel, int64_t count, int64_t first, int64_t last, C* map, Low& low,
+            Work& work, C* residuals, int64_t tap_step) const {
+    const S* maps = map_at<S>(x, image, channel);
+    const C* from = map;
+    int64_t x_row = x.width * kL, x_column = kL;
+    if (std::is_same_v<S, C> && x.channel_stride == 1 && count == kL) {
+      from = reinterpret_cast<const C*>(maps);
+      x_row = x.row_stride, x_column = x.column_stride;
+    } else if (first == 0) {
+      gather_group<S, C>(x, count, [&](int64_t i) { return maps + i * x.channel_stride; }, map);
+    }
+    if (first == 0) prepare(from, x_row, x_column, low, work);
+    forward(from, x_row, x_column, low, first, last, residuals, tap_step);
+  }
+
+ private:
   // Of x[row][column][lanes].
   void prepare(const C* x, int64_t x_row, int64_t x_column, Low& s, Work& work) const {
     C *along = work.along.data(), *low = s.low.data();
@@ -79,7 +98,6 @@ class TapResiduals {
     }
   }
 
-  // residuals[tap][pixel][lanes] of the output rows first..last, `tap_step` from tap to tap.
   void forward(const C* x, int64_t x_row, int64_t x_column, const Low& s, int64_t first, int64_t last, C* residuals,
                int64_t tap_step) const {
     each_row(first, last, [&](int64_t tap, int64_t n, int64_t t, int64_t u) {
@@ -102,6 +120,7 @@ class TapResiduals {
     });
   }
 
+ public:
   // The way back to dx[row][column][lanes]: nothing yet, rows of the residuals' gradients, and what they come to.
   void clear(C* dx, Low& s) const {
     std::fill_n(dx, h_.size * w_.size * kL, C(0));

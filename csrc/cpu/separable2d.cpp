@@ -16,16 +16,7 @@ void run(const Separable2dArgs& a, const Runtime& runtime) {
 }  // namespace
 
 void separable2d(const Separable2dArgs& a, const Runtime& runtime) {
-  switch (a.x.dtype) {
-    case Dtype::kFloat32:
-      return run<float>(a, runtime);
-    case Dtype::kFloat64:
-      return run<double>(a, runtime);
-    case Dtype::kBFloat16:
-      return run<BFloat16>(a, runtime);
-    case Dtype::kFloat16:
-      return run<Float16>(a, runtime);
-  }
+  for_dtype(a.x.dtype, [&](auto stored) { run<decltype(stored)>(a, runtime); });
 }
 
 }  // namespace alias_ops::ALIAS_OPS_ISA

@@ -65,6 +65,21 @@ struct Float16 {
 template <class S>
 using Compute = std::conditional_t<std::is_same_v<S, double>, double, float>;
 
+// run(S()) for the type that is stored.
+template <class Run>
+inline void for_dtype(Dtype dtype, const Run& run) {
+  switch (dtype) {
+    case Dtype::kFloat32:
+      return run(float());
+    case Dtype::kFloat64:
+      return run(double());
+    case Dtype::kBFloat16:
+      return run(BFloat16());
+    case Dtype::kFloat16:
+      return run(Float16());
+  }
+}
+
 inline float widen(BFloat16 v) {
   uint32_t bits = uint32_t(v.bits) << 16;
   float f;

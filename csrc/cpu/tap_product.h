@@ -72,15 +72,4 @@ inline void product(const TapProduct<C>& p, int rows, int vectors) {
   product_of_rows<C, kInner, kTileColumns>(p, rows, Rows{});
 }
 
-// visit(first, count) for blocks of nearly equal size, none above `most`: a short last one would starve the
-// multipliers.
-template <class Visit>
-inline void each_block(int64_t size, int64_t most, Visit visit) {
-  const int64_t blocks = (size + most - 1) / most;
-  for (int64_t block = 0; block < blocks; ++block) {
-    const int64_t first = size * block / blocks;
-    visit(first, size * (block + 1) / blocks - first);
-  }
-}
-
 }  // namespace alias_ops::ALIAS_OPS_ISA
