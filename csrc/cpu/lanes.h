@@ -13,20 +13,6 @@ inline const S* map_at(const Maps& m, int64_t image, int64_t channel) {
   return static_cast<const S*>(m.data) + image * m.image_stride + channel * m.channel_stride;
 }
 
-// Asks for the next group of maps and the one after it while a group is worked on. The hardware's prefetchers see
-// rows of panels, a page or two a map, and stay behind; asked for once a line would be dropped where too many are
-// under way. Groups that would push each other out of the second cache are left alone.
-inline void prefetch_groups(const void* next, int64_t bytes, const void* end) {
-  constexpr int64_t kLine = 64, kMost = 128 << 10;
-  if (bytes > kMost) return;
-  asm volatile("");  // GCC drops calls of a function that only prefetches, as one without effect
-  const char *p = static_cast<const char*>(next), *last = static_cast<const char*>(end);
-  for (const char *after = p + bytes, *stop = std::min(after + bytes, last); after < stop; after += kLine) {
-    __builtin_prefetch(after, 0, 2);
-  }
-  for (const char* stop = std::min(p + bytes, last); p < stop; p += kLine) __builtin_prefetch(p, 0, 3);
-}
-
 // visit(offset) for the samples of a map, row by row.
 template <class Visit>
 inline void each_sample(const Maps& m, Visit visit) {

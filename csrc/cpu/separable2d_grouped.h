@@ -28,7 +28,7 @@ class Grouped {
   void run(const Separable2dArgs& a, const Runtime& runtime) const;
 
  private:
-  void product(const C* x, int64_t row_step, int64_t column_step, C* z, C* panel, C* y) const;
+  void product(const C* x, int64_t row_step, int64_t column_step, C* z, C* panel, C* y, Ahead& ahead) const;
   // Vectors between the two products: rows of every term side by side, and one behind them.
   int64_t z_row() const { return right_.in * terms_ + 1; }
   // The rank-1 term's row comes last.
@@ -42,11 +42,11 @@ class Grouped {
 
 // x [height][width][lanes] (steps in elements) -> y [out_height][out_width][lanes].
 template <class C>
-void Grouped<C>::product(const C* x, int64_t row_step, int64_t column_step, C* z, C* panel, C* y) const {
+void Grouped<C>::product(const C* x, int64_t row_step, int64_t column_step, C* z, C* panel, C* y, Ahead& ahead) const {
   constexpr int kL = kLanes<C>;
   const int64_t width = right_.in, row = z_row() * kL, height = left_[0].out;
   for (int64_t t = 0; t < terms_; ++t) {
-    apply(left_[t], AxisPanel<C>{x, row_step, column_step, z + t * width * kL, row, kL, width, nullptr, 0, panel});
+    apply(left_[t], AxisPanel<C>{x, row_step, column_step, z + t * width * kL, row, kL, width, nullptr, 0, panel, &ahead});
   }
   Vec<C> number = {};
   if (!in_w_.empty()) {
@@ -62,6 +62,7 @@ void Grouped<C>::product(const C* x, int64_t row_step, int64_t column_step, C* z
       store(share, out_h_[m] * number);
       right.outer = share;
     }
+    right.ahead = &ahead;
     apply(right_, right);
   }
 }
@@ -82,20 +83,22 @@ void Grouped<C>::run(const Separable2dArgs& a, const Runtime& runtime) const {
     Buffer<C> scratch((pixels + out_pixels + z_rows() * z_row()) * kL + left_[0].mirrored.scratch());
     C *group = scratch.data(), *out = group + pixels * kL, *z = out + out_pixels * kL,
       *panel = z + z_rows() * z_row() * kL;
+    Ahead ahead;
     for (int64_t task = begin; task < end; ++task) {
       const int64_t list = task / groups, at = task % groups * kL;
       const int64_t count = std::min<int64_t>(kL, length - at);
       const S* from = map_at<S>(x, list, 0);
-      if (!channels_last) {
-        const int64_t size = kL * pixels;
-        prefetch_groups(from + (task + 1) * size, size * int64_t(sizeof(S)), from + length * pixels);
-      }
       S* to = static_cast<S*>(a.y) + list * a.y_image_stride;
+      if (!channels_last) {
+        const int64_t next = (task + 1) * kL, last = std::min(end * kL, length);
+        ahead.group(from + next * pixels, from + last * pixels, kL * pixels, to + next * out_pixels,
+                    to + last * out_pixels, kL * out_pixels);
+      }
       if (channels_last && std::is_same_v<S, C> && count == kL) {
-        product(reinterpret_cast<const C*>(from + at), x.row_stride, x.column_stride, z, panel, out);
+        product(reinterpret_cast<const C*>(from + at), x.row_stride, x.column_stride, z, panel, out, ahead);
       } else {
         gather_group<S, C>(x, count, [&](int64_t i) { return from + (at + i) * x.channel_stride; }, group);
-        product(group, x.width * kL, kL, z, panel, out);
+        product(group, x.width * kL, kL, z, panel, out, ahead);
       }
       if (channels_last) {
         for (int64_t p = 0; p < out_pixels; ++p) {

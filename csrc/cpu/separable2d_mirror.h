@@ -129,7 +129,6 @@ class MirroredAxis {
   void run_as(BlockArgs<C>& a, int64_t vectors, C* scratch) const {
     for (int64_t v = 0; v < vectors;) {
       const int columns = block_columns<false>(vectors - v);
-      if (a.next != nullptr) a.ahead = v + columns < vectors ? a.x + (v + columns) * a.x_vector_step : a.next;
       if (columns == 1) panel<kParts, 1>(a, v, scratch);
       if (columns == 2) panel<kParts, 2>(a, v, scratch);
       if (columns == 3) panel<kParts, kBlockColumns<false>>(a, v, scratch);
@@ -141,7 +140,7 @@ class MirroredAxis {
   void panel(const BlockArgs<C>& a, int64_t v, C* folded) const {
     fold<kParts, V>(a.x + v * a.x_vector_step, a.x_inner_step, a.x_vector_step, folded);
     for (int64_t r = 0; r < blocks_.rows(); r += blocks_.block_rows(r)) {
-      ask_ahead<V>(a, r);
+      if (a.ahead != nullptr) a.ahead->tile();
       block_of_rows<kParts, V>(int(blocks_.block_rows(r)), a, v, r, folded,
                                std::make_index_sequence<kMirrorRows<2 * kParts>>{});
     }
@@ -179,19 +178,6 @@ class MirroredAxis {
       }
       folded += 2 * kParts * V * kL;
     }
-  }
-
-  // Asks for a block's share of the next panel's rows: a panel is three lines of every row, which no prefetcher of
-  // the hardware follows, and all at once would wait for each other.
-  template <int V>
-  void ask_ahead(const BlockArgs<C>& a, int64_t row) const {
-    if (a.ahead == nullptr) return;
-    const auto share = [&](int64_t rows) { return rows * a.next_rows / blocks_.rows(); };
-    for (int64_t h = share(row); h < share(row + blocks_.block_rows(row)); ++h) {
-      const C* line = a.ahead + h * a.x_inner_step;
-      ALIAS_OPS_UNROLL for (int v = 0; v < V; ++v) __builtin_prefetch(line + v * kLanes<C>, 0, 2);
-    }
-    asm volatile("");  // GCC drops calls of a function that only prefetches, as one without effect
   }
 
   template <int kParts, int R, int V>

@@ -226,8 +226,8 @@ struct AxisPanel {
   int64_t vectors;
   const C* outer = nullptr;  // the rank-1 term's vector, if this product adds it
   int64_t outer_vector_step = 0;
-  C* scratch = nullptr;     // of a mirrored axis
-  const C* next = nullptr;  // what follows x, at the same steps, if it should be asked for
+  C* scratch = nullptr;  // of a mirrored axis
+  Ahead* ahead = nullptr;
 };
 
 // y = axis x: dense rows by tiles, copied rows by a scale.
@@ -265,10 +265,8 @@ inline void apply(const TiledAxis<C>& axis, const AxisPanel<C>& p) {
     a.outer_vector_step = p.outer_vector_step;
     a.outer_scale_half = axis.dense_rows() / 2;
   }
-  if (axis.mirrored.found()) {
-    if (p.next != nullptr) a.next = p.next, a.next_rows = axis.in;
-    return axis.mirrored.run(a, p.vectors, p.scratch);
-  }
+  a.ahead = p.ahead;
+  if (axis.mirrored.found()) return axis.mirrored.run(a, p.vectors, p.scratch);
   if (axis.form == Form::kHalfIn) a.x += p.x_step, a.x_inner_step = 2 * p.x_step;
   if (axis.form == Form::kHalfOut) a.y += p.y_step, a.y_row_step = 2 * p.y_step;
   multiply(axis.blocks, a, p.vectors);

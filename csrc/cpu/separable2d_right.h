@@ -60,6 +60,7 @@ struct RightArgs {
   const C* share;  // factor of the rank-1 term for each row; null without one
   S* y;
   int64_t y_row;
+  Ahead* ahead;  // what to ask for meanwhile
 };
 
 template <class S, class C, Form form, bool kSplit, int R, int V>
@@ -154,6 +155,7 @@ void right_product_as(RightArgs<S, C>& a, int64_t rows) {
       a.z = z + m * a.z_row;
       a.y = y + m * a.y_row;
       if (share != nullptr) a.share = share + m;
+      a.ahead->tile();
       if (vectors == 1) right_tile_of_rows<S, C, form, kSplit, 1>(a, count, Most{});
       if (vectors == 2) right_tile_of_rows<S, C, form, kSplit, 2>(a, count, Few{});
       if (vectors == 3) right_tile_of_rows<S, C, form, kSplit, kBlockColumns<kSplit>>(a, count, Few{});

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "ahead.h"
 #include "simd.h"
 
 namespace alias_ops::ALIAS_OPS_ISA {
@@ -38,9 +39,7 @@ struct BlockArgs {
   const C* outer = nullptr;
   const C* outer_scale = nullptr;
   int64_t outer_vector_step = 0, outer_scale_half = 0;
-  // What is worked on after x, and after a panel of it, at x's steps; null if it should not be asked for.
-  const C *next = nullptr, *ahead = nullptr;
-  int64_t next_rows = 0;
+  Ahead* ahead = nullptr;  // what to ask for meanwhile
 };
 
 template <class C, bool kSplit, int R, int V>
@@ -179,6 +178,7 @@ inline void multiply_as(const Blocks<C>& blocks, BlockArgs<C>& a, int64_t vector
         a.copy_scale = copy_scale + r;
       }
       if (outer != nullptr) a.outer_scale = outer_scale + r;
+      if (a.ahead != nullptr) a.ahead->tile();
       block_of<C, kSplit>(int(blocks.block_rows(r)), columns)(a);
     }
     v += columns;

@@ -49,12 +49,12 @@ class Wide {
   struct Scratch;
   void numbers(const C* x, int64_t maps, Scratch& scratch) const;
   void left_product(int64_t term, const C* x, int64_t x_row, int64_t x_map, C* y, int64_t y_row, int64_t y_map,
-                    int64_t maps, const C* outer, int64_t outer_map, C* folded, const C* after) const;
+                    int64_t maps, const C* outer, int64_t outer_map, Scratch& scratch) const;
   template <class S>
   void right_product_of(const C* z, int64_t z_row, int64_t rows, const C* share, S* y, int64_t y_row,
                         Scratch& scratch) const;
   template <class S>
-  void left_then_right(const C* x, int64_t maps, const C* after, S* y, Scratch& scratch) const;
+  void left_then_right(const C* x, int64_t maps, S* y, Scratch& scratch) const;
   template <class S>
   void right_then_left(const C* x, int64_t maps, S* y, Scratch& scratch) const;
 
@@ -72,6 +72,7 @@ struct Wide<C>::Scratch {
   int64_t row, half_row;   // of `between` and `outer`, of `folded`
   std::vector<C> between;  // the two products: [map][row of the first's result][row]
   std::vector<C> folded, panel, number, edge, share, outer, source, whole;
+  Ahead ahead;
 
   explicit Scratch(const Wide& w) {
     const int64_t maps = w.batch(), rows = maps * (w.right_first_ ? w.left_[0].in : w.left_[0].out);
@@ -111,23 +112,25 @@ void Wide<C>::numbers(const C* x, int64_t maps, Scratch& scratch) const {
   }
 }
 
-// y = left[term] x, plus the rank-1 term of which `outer` is the row of the first map. after: x's next map, if x comes
-// from memory.
+// y = left[term] x, plus the rank-1 term of which `outer` is the row of the first map.
 template <class C>
 void Wide<C>::left_product(int64_t term, const C* x, int64_t x_row, int64_t x_map, C* y, int64_t y_row, int64_t y_map,
-                           int64_t maps, const C* outer, int64_t outer_map, C* folded, const C* after) const {
+                           int64_t maps, const C* outer, int64_t outer_map, Scratch& scratch) const {
   const TiledAxis<C>& axis = left_[term];
   const int64_t width = left_width();
-  if (width <= kL) return apply(axis, AxisPanel<C>{x, x_row, x_map, y, y_row, y_map, maps, outer, outer_map, folded});
+  C* folded = scratch.panel.data();
+  Ahead* ahead = &scratch.ahead;
+  if (width <= kL) {
+    return apply(axis, AxisPanel<C>{x, x_row, x_map, y, y_row, y_map, maps, outer, outer_map, folded, ahead});
+  }
   // A ragged end is covered by a vector that overlaps its neighbour, in one panel with it.
   const int64_t vectors = (width + kL - 1) / kL, whole = width % kL == 0 ? vectors : vectors - 2;
   const int64_t at = whole * kL, step = width - kL - at;
   for (int64_t map = 0; map < maps; ++map) {
-    const C* next = after == nullptr || map + 1 == maps ? after : x + x_map;
-    apply(axis, AxisPanel<C>{x, x_row, kL, y, y_row, kL, whole, outer, kL, folded, next});
+    apply(axis, AxisPanel<C>{x, x_row, kL, y, y_row, kL, whole, outer, kL, folded, ahead});
     if (whole < vectors) {
       apply(axis, AxisPanel<C>{x + at, x_row, step, y + at, y_row, step, vectors - whole,
-                               outer == nullptr ? nullptr : outer + at, step, folded});
+                               outer == nullptr ? nullptr : outer + at, step, folded, ahead});
     }
     x += x_map, y += y_map;
     if (outer != nullptr) outer += outer_map;
@@ -139,7 +142,7 @@ template <class S>
 void Wide<C>::right_product_of(const C* z, int64_t z_row, int64_t rows, const C* share, S* y, int64_t y_row,
                                Scratch& scratch) const {
   if (!right_.split) {
-    RightArgs<S, C> a{{z, z}, z_row, 0, z, z_row, &right_, 0, share, y, y_row};
+    RightArgs<S, C> a{{z, z}, z_row, 0, z, z_row, &right_, 0, share, y, y_row, &scratch.ahead};
     return right_product(a, rows);
   }
   const C* folded = scratch.folded.data();
@@ -148,19 +151,19 @@ void Wide<C>::right_product_of(const C* z, int64_t z_row, int64_t rows, const C*
     fold(z + r * z_row, z_row, count, right_.in, scratch.folded.data(), scratch.half_row);
     RightArgs<S, C> a{
         {folded, folded + scratch.half_row},    2 * scratch.half_row, 0,    z + r * z_row, z_row, &right_, 0,
-        share == nullptr ? nullptr : share + r, y + r * y_row,        y_row};
+        share == nullptr ? nullptr : share + r, y + r * y_row,        y_row, &scratch.ahead};
     right_product(a, count);
   }
 }
 
 template <class C>
 template <class S>
-void Wide<C>::left_then_right(const C* x, int64_t maps, const C* after, S* y, Scratch& scratch) const {
+void Wide<C>::left_then_right(const C* x, int64_t maps, S* y, Scratch& scratch) const {
   const int64_t width = right_.in, height = left_[0].out, row = scratch.row;
   C* between = scratch.between.data();
   for (int64_t t = 0; t < terms_; ++t) {
     left_product(t, x, width, left_[t].in * width, between + t * width, row, height * row, maps, nullptr, 0,
-                 scratch.panel.data(), after);
+                 scratch);
   }
   const C* share = nullptr;
   if (has_outer()) {
@@ -190,14 +193,13 @@ void Wide<C>::right_then_left(const C* x, int64_t maps, S* y, Scratch& scratch) 
   if constexpr (std::is_same_v<S, C>) {
     if (out_width >= kL) {
       return left_product(0, between, row, height * row, y, out_width, out_height * out_width, maps, outer, row,
-                          scratch.panel.data(), nullptr);
+                          scratch);
     }
   }
   // Rows narrower than a vector, or of another type, are stored by a pass of their own.
   scratch.whole.resize(maps * out_height * row);
   C* whole = scratch.whole.data();
-  left_product(0, between, row, height * row, whole, row, out_height * row, maps, outer, row, scratch.panel.data(),
-               nullptr);
+  left_product(0, between, row, height * row, whole, row, out_height * row, maps, outer, row, scratch);
   for (int64_t r = 0; r < maps * out_height; ++r) {
     for (int64_t n = 0; n < out_width; n += kL) {
       store_first(y + r * out_width + n, load(whole + r * row + n), out_width - n);
@@ -214,6 +216,7 @@ void Wide<C>::run(const Separable2dArgs& a, const Runtime& runtime) const {
   const S* first = static_cast<const S*>(x.data);
   parallel(runtime, maps, grain, [&](int64_t begin, int64_t end) {
     Scratch scratch(*this);
+    const S* last = static_cast<const S*>(a.y) + end * out_area;
     for (int64_t map = begin; map < end; map += together) {
       const int64_t count = std::min(together, end - map), size = count * area;
       const S* from = first + map * area;
@@ -226,14 +229,12 @@ void Wide<C>::run(const Separable2dArgs& a, const Runtime& runtime) const {
         }
         source = scratch.source.data();
       }
-      prefetch_groups(from + size, size * int64_t(sizeof(S)), first + end * area);
       S* to = static_cast<S*>(a.y) + map * out_area;
+      scratch.ahead.group(from + size, first + end * area, size, to + count * out_area, last, count * out_area);
       if (right_first_) {
         right_then_left(source, count, to, scratch);
       } else {
-        // A copy is in the cache, and behind the last map lies another thread's.
-        const bool read = source == static_cast<const void*>(from) && map + count < end;
-        left_then_right(source, count, read ? source + size : nullptr, to, scratch);
+        left_then_right(source, count, to, scratch);
       }
     }
   });

@@ -1,0 +1,57 @@
+// The lines of the next group of maps, asked for while a group is worked on: a few between each two tiles, in order.
+//
+// All at once they wait for each other, as a core has room for two or three dozen lines on their way to its first
+// cache; the hardware's prefetchers have more, but follow only those who come line by line. Lines to be written are
+// asked for too: a store waits for its line as a load does, and a few dozen stores later so does everything.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+namespace alias_ops::ALIAS_OPS_ISA {
+
+class Ahead {
+ public:
+  // A group begins, and what the next one reads and writes begins at x and y; the last ones end where these do.
+  template <class S>
+  void group(const S* x, const S* x_end, int64_t x_size, const S* y, const S* y_end, int64_t y_size) {
+    // Groups have as many tiles as the one before, but for the last, after which there is none.
+    const int64_t tiles = std::max<int64_t>(1, tiles_);
+    tiles_ = 0;
+    const bool fits = (x_size + y_size) * int64_t(sizeof(S)) <= kMost;
+    read_ = Lines(x, fits ? std::min(x + x_size, x_end) : x, tiles);
+    written_ = Lines(y, fits ? std::min(y + y_size, y_end) : y, tiles);
+  }
+  void tile() {
+    ++tiles_;
+    read_.ask<0>();
+    written_.ask<1>();
+    asm volatile("");  // GCC drops calls of a function that only prefetches, as one without effect
+  }
+
+ private:
+  // Larger groups would be gone from the second cache before their turn.
+  static constexpr int64_t kMost = 512 << 10;
+
+  struct Lines {
+    static constexpr int64_t kLine = 64;
+    const char *at = nullptr, *end = nullptr;
+    int64_t step = 0;
+
+    Lines() = default;
+    Lines(const void* from, const void* to, int64_t tiles)
+        : at(static_cast<const char*>(from)), end(static_cast<const char*>(to)) {
+      step = ((end - at + kLine - 1) / kLine + tiles - 1) / tiles * kLine;
+    }
+    template <int kWrite>
+    void ask() {
+      const char* stop = std::min(at + step, end);
+      for (; at < stop; at += kLine) __builtin_prefetch(at, kWrite, 3);
+    }
+  };
+
+  Lines read_, written_;
+  int64_t tiles_ = 0;
+};
+
+}  // namespace alias_ops::ALIAS_OPS_ISA
