@@ -46,7 +46,8 @@ class Ahead {
     template <int kWrite>
     void ask() {
       const char* stop = std::min(at + step, end);
-      for (; at < stop; at += kLine) __builtin_prefetch(at, kWrite, 3);
+      for (const char* line = at; line < stop; line += kLine) __builtin_prefetch(line, kWrite, 3);
+      at = stop;
     }
   };
 

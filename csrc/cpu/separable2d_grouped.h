@@ -18,8 +18,7 @@ class Grouped {
   Grouped(const Plan& plan, const Separable2dArgs& a)
       : terms_(plan.terms),
         right_(plan.right, a.right, 0, plan.terms, plan.out_w, false),
-        outer_row_(plan.in_h),
-        in_w_(cast<C>(plan.in_w)),
+        number_(plan.in_h, plan.in_w),
         out_h_(cast<C>(plan.out_h)) {
     for (int64_t t = 0; t < terms_; ++t) left_[t] = {plan.left, a.left, t, 1, {}, true};
   }
@@ -31,13 +30,11 @@ class Grouped {
   void product(const C* x, int64_t row_step, int64_t column_step, C* z, C* panel, C* y, Ahead& ahead) const;
   // Vectors between the two products: rows of every term side by side, and one behind them.
   int64_t z_row() const { return right_.in * terms_ + 1; }
-  // The rank-1 term's row comes last.
-  int64_t z_rows() const { return left_[0].out + 2; }
 
   int64_t terms_ = 1;
   TiledAxis<C> left_[2], right_;
-  OuterRow<C> outer_row_;
-  std::vector<C> in_w_, out_h_;
+  OuterNumber<C> number_;
+  std::vector<C> out_h_;
 };
 
 // x [height][width][lanes] (steps in elements) -> y [out_height][out_width][lanes].
@@ -49,15 +46,11 @@ void Grouped<C>::product(const C* x, int64_t row_step, int64_t column_step, C* z
     apply(left_[t], AxisPanel<C>{x, row_step, column_step, z + t * width * kL, row, kL, width, nullptr, 0, panel, &ahead});
   }
   Vec<C> number = {};
-  if (!in_w_.empty()) {
-    C* extra = z + height * row;
-    outer_row_.run(x, row_step, column_step, extra, kL, row, width);
-    for (int64_t w = 0; w < width; ++w) number += in_w_[w] * load(extra + w * kL);
-  }
+  if (!out_h_.empty()) number = number_.of_group(x, row_step, column_step);
   for (int64_t m = 0; m < height; ++m) {
     C* z_m = z + m * row;
     AxisPanel<C> right{z_m, kL, 0, y + m * right_.out * kL, kL, 0, 1};
-    if (!in_w_.empty()) {
+    if (!out_h_.empty()) {
       C* share = z_m + width * terms_ * kL;
       store(share, out_h_[m] * number);
       right.outer = share;
@@ -80,9 +73,9 @@ void Grouped<C>::run(const Separable2dArgs& a, const Runtime& runtime) const {
   const Maps y{a.y, x.dtype, 1, length, a.out_height, a.out_width, 0, a.y_channel_stride, a.out_width, 1};
   const int64_t grain = std::max<int64_t>(1, 16384 / std::max<int64_t>(1, pixels * kL));
   parallel(runtime, lists * groups, grain, [&](int64_t begin, int64_t end) {
-    Buffer<C> scratch((pixels + out_pixels + z_rows() * z_row()) * kL + left_[0].mirrored.scratch());
+    Buffer<C> scratch((pixels + out_pixels + left_[0].out * z_row()) * kL + left_[0].mirrored.scratch());
     C *group = scratch.data(), *out = group + pixels * kL, *z = out + out_pixels * kL,
-      *panel = z + z_rows() * z_row() * kL;
+      *panel = z + left_[0].out * z_row() * kL;
     Ahead ahead;
     for (int64_t task = begin; task < end; ++task) {
       const int64_t list = task / groups, at = task % groups * kL;

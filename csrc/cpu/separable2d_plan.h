@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "separable2d_mirror.h"
+#include "separable2d_outer.h"
 
 namespace alias_ops::ALIAS_OPS_ISA {
 
@@ -230,6 +231,26 @@ struct AxisPanel {
   Ahead* ahead = nullptr;
 };
 
+// The copied rows of kHalfOut, up to four vectors from v on; how many.
+template <class C>
+inline int64_t copy_rows(const TiledAxis<C>& axis, const AxisPanel<C>& p, int64_t v) {
+  const auto copy = [&]<int V>(std::integral_constant<int, V>) {
+    const C *x = p.x + v * p.x_vector_step, *scale = axis.scale.data();
+    C* y = p.y + v * p.y_vector_step;
+    const int64_t x_step = p.x_step, y_step = 2 * p.y_step, x_vector = p.x_vector_step, y_vector = p.y_vector_step;
+    for (int64_t m = 0; m < axis.in; ++m) {
+      ALIAS_OPS_UNROLL for (int i = 0; i < V; ++i) store(y + i * y_vector, scale[m] * load(x + i * x_vector));
+      x += x_step, y += y_step;
+    }
+    return V;
+  };
+  const int64_t left = p.vectors - v;
+  if (left >= 4) return copy(std::integral_constant<int, 4>());
+  if (left == 3) return copy(std::integral_constant<int, 3>());
+  if (left == 2) return copy(std::integral_constant<int, 2>());
+  return copy(std::integral_constant<int, 1>());
+}
+
 // y = axis x: dense rows by tiles, copied rows by a scale.
 template <class C>
 inline void apply(const TiledAxis<C>& axis, const AxisPanel<C>& p) {
@@ -252,12 +273,7 @@ inline void apply(const TiledAxis<C>& axis, const AxisPanel<C>& p) {
     a.copy_half = half_in * p.x_step;
     a.copy_scale_half = half_out;
   } else if (axis.form == Form::kHalfOut) {
-    for (int64_t m = 0; m < axis.in; ++m) {
-      C* y = p.y + 2 * m * p.y_step;
-      for (int64_t v = 0; v < p.vectors; ++v) {
-        store(y + v * p.y_vector_step, axis.scale[m] * load(p.x + m * p.x_step + v * p.x_vector_step));
-      }
-    }
+    for (int64_t v = 0; v < p.vectors;) v += copy_rows(axis, p, v);
   }
   if (p.outer != nullptr) {
     a.outer = p.outer;
@@ -271,28 +287,5 @@ inline void apply(const TiledAxis<C>& axis, const AxisPanel<C>& p) {
   if (axis.form == Form::kHalfOut) a.y += p.y_step, a.y_row_step = 2 * p.y_step;
   multiply(axis.blocks, a, p.vectors);
 }
-
-// The row in_h^T x of the rank-1 term.
-template <class C>
-struct OuterRow {
-  Blocks<C> blocks;
-  int64_t in = 0;
-
-  OuterRow() = default;
-  explicit OuterRow(const std::vector<double>& in_h) : in(int64_t(in_h.size())) {
-    const bool split = in % 2 == 0;
-    const int64_t half = in / 2;
-    blocks = blocks_of<C>(split, 1, split ? half : in, [&](int part, int64_t, int64_t k) {
-      if (!split) return in_h[k];
-      return 0.5 * (part == 0 ? in_h[k] + in_h[k + half] : in_h[k] - in_h[k + half]);
-    });
-  }
-  // y has room for one row more than it gets: a split row has a lower half too.
-  void run(const C* x, int64_t x_step, int64_t x_vector_step, C* y, int64_t y_vector_step, int64_t y_half,
-           int64_t vectors) const {
-    BlockArgs<C> a{nullptr, 0, x, x_step, x_vector_step, in / 2 * x_step, y, 0, y_vector_step, y_half};
-    multiply(blocks, a, vectors);
-  }
-};
 
 }  // namespace alias_ops::ALIAS_OPS_ISA

@@ -14,7 +14,6 @@ template <class C>
 struct RightPanel : Axis {
   int64_t inner = 0, columns = 0;
   std::vector<C> values, outer, scale;  // the last two [parts][columns]
-  std::vector<C> in_w;                  // padded to whole vectors
 
   RightPanel() = default;
   RightPanel(const Plan& plan, const Factor& factor) : Axis(plan.right) {
@@ -36,8 +35,6 @@ struct RightPanel : Axis {
     }
     if (plan.outer) outer = padded_halves(at_dense_rows(plan.out_w));
     scale = padded_halves(copy_scale(MatrixView(factor, 0, out, in)));
-    in_w = cast<C>(plan.in_w);
-    in_w.resize(vectors(in) * kL, 0);
   }
 
  private:

@@ -19,7 +19,7 @@ class Wide {
       : terms_(plan.terms),
         right_first_(starts_right(plan)),
         right_(plan, a.right),
-        outer_row_(plan.in_h),
+        number_(plan.in_h, plan.in_w),
         out_h_(cast<C>(plan.out_h)),
         out_w_(cast<C>(plan.out_w)) {
     for (int64_t t = 0; t < terms_; ++t) left_[t] = {plan.left, a.left, t, 1, plan.out_h, true};
@@ -47,7 +47,6 @@ class Wide {
   }
 
   struct Scratch;
-  void numbers(const C* x, int64_t maps, Scratch& scratch) const;
   void left_product(int64_t term, const C* x, int64_t x_row, int64_t x_map, C* y, int64_t y_row, int64_t y_map,
                     int64_t maps, const C* outer, int64_t outer_map, Scratch& scratch) const;
   template <class S>
@@ -62,7 +61,7 @@ class Wide {
   bool right_first_ = false;
   TiledAxis<C> left_[2];
   RightPanel<C> right_;
-  OuterRow<C> outer_row_;
+  OuterNumber<C> number_;
   std::vector<C> out_h_, out_w_;
 };
 
@@ -71,7 +70,7 @@ template <class C>
 struct Wide<C>::Scratch {
   int64_t row, half_row;   // of `between` and `outer`, of `folded`
   std::vector<C> between;  // the two products: [map][row of the first's result][row]
-  std::vector<C> folded, panel, number, edge, share, outer, source, whole;
+  std::vector<C> folded, panel, share, outer, source, whole;
   Ahead ahead;
 
   explicit Scratch(const Wide& w) {
@@ -83,34 +82,10 @@ struct Wide<C>::Scratch {
     if (w.right_.split) folded.resize(2 * half_row * std::min(rows, kFoldedRows));
     if (w.left_[0].mirrored.found()) panel.resize(w.left_[0].mirrored.scratch());
     if (!w.has_outer()) return;
-    number.resize(maps);
-    edge.resize(2 * maps * whole_vectors(w.right_.in));
     if (w.right_first_) outer.resize(maps * row);
     if (!w.right_first_) share.resize(rows);
   }
 };
-
-// in_h^T x in_w of the rank-1 term for every map.
-template <class C>
-void Wide<C>::numbers(const C* x, int64_t maps, Scratch& scratch) const {
-  const int64_t width = right_.in, row = whole_vectors(width), area = outer_row_.in * width;
-  C* edge = scratch.edge.data();
-  if (width <= kL) {
-    outer_row_.run(x, width, area, edge, kL, maps * kL, maps);
-  } else {
-    for (int64_t map = 0; map < maps; ++map) {
-      outer_row_.run(x + map * area, width, kL, edge + map * row, kL, maps * row, row / kL);
-    }
-  }
-  for (int64_t map = 0; map < maps; ++map) {
-    Vec<C> sum = {};
-    // Lanes beyond the row hold something of the next, which may not even be a number.
-    for (int64_t w = 0; w < width; w += kL) {
-      sum += load(right_.in_w.data() + w) * load_first(edge + map * row + w, width - w);
-    }
-    scratch.number[map] = sum_of_lanes<C>(sum);
-  }
-}
 
 // y = left[term] x, plus the rank-1 term of which `outer` is the row of the first map.
 template <class C>
@@ -167,9 +142,9 @@ void Wide<C>::left_then_right(const C* x, int64_t maps, S* y, Scratch& scratch) 
   }
   const C* share = nullptr;
   if (has_outer()) {
-    numbers(x, maps, scratch);
     for (int64_t map = 0; map < maps; ++map) {
-      for (int64_t m = 0; m < height; ++m) scratch.share[map * height + m] = out_h_[m] * scratch.number[map];
+      const C number = number_.of(x + map * left_[0].in * width);
+      for (int64_t m = 0; m < height; ++m) scratch.share[map * height + m] = out_h_[m] * number;
     }
     share = scratch.share.data();
   }
@@ -184,9 +159,9 @@ void Wide<C>::right_then_left(const C* x, int64_t maps, S* y, Scratch& scratch) 
   right_product_of(x, right_.in, maps * height, nullptr, between, row, scratch);
   const C* outer = nullptr;
   if (has_outer()) {
-    numbers(x, maps, scratch);
     for (int64_t map = 0; map < maps; ++map) {
-      for (int64_t n = 0; n < out_width; ++n) scratch.outer[map * row + n] = out_w_[n] * scratch.number[map];
+      const C number = number_.of(x + map * height * right_.in);
+      for (int64_t n = 0; n < out_width; ++n) scratch.outer[map * row + n] = out_w_[n] * number;
     }
     outer = scratch.outer.data();
   }
