@@ -53,22 +53,25 @@ class Floor:
 
     The bytes' time is that of :meth:`copy`, which a race times in rotation with everything else: at the case's own
     footprint, and with the caches as the others leave them. It reads x itself, which is in them as much for the
-    copy as for the candidate.
+    copy as for the candidate, and no byte twice.
     """
 
     def __init__(self, size: int, operations: float, fewest: float, x: torch.Tensor):
         self.bytes, self.operations, self.fewest = size, operations, fewest
         self.dtype = x.dtype
-        # Half of the bytes are read, half written; more than x holds are read by going over it again.
+        # Half of the bytes are read, half written.
         half = max(1, size // 2 // x.element_size())
-        self._passes = -(-half // x.numel())
-        self._source = x.detach().reshape(-1)[: half // self._passes]
-        self._target = torch.empty_like(self._source)
+        own = x.detach().reshape(-1)[:half]
+        other = torch.zeros(half - own.numel(), dtype=x.dtype, device=x.device)
+        target = torch.zeros(half, dtype=x.dtype, device=x.device)
+        self._moves = [(target[: own.numel()], own)]
+        if other.numel():
+            self._moves.append((target[own.numel() :], other))
 
     def copy(self) -> None:
         """Move as many bytes, reads plus writes, as the case must."""
-        for _ in range(self._passes):
-            self._target.copy_(self._source)
+        for target, source in self._moves:
+            target.copy_(source)
 
     def of(self, seconds: float, copying: float) -> dict[str, float | None]:
         """For the results: how much of a measured time the floor explains."""

@@ -12,15 +12,15 @@ namespace alias_ops::ALIAS_OPS_ISA {
 
 class Ahead {
  public:
-  // A group begins, and what the next one reads and writes begins at x and y; the last ones end where these do.
+  // A group begins. What the next one reads and writes: so many numbers from x and y on.
   template <class S>
-  void group(const S* x, const S* x_end, int64_t x_size, const S* y, const S* y_end, int64_t y_size) {
-    // Groups have as many tiles as the one before, but for the last, after which there is none.
+  void group(const S* x, int64_t x_size, const S* y, int64_t y_size) {
+    // Groups have as many tiles as the one before, or nearly.
     const int64_t tiles = std::max<int64_t>(1, tiles_);
     tiles_ = 0;
     const bool fits = (x_size + y_size) * int64_t(sizeof(S)) <= kMost;
-    read_ = Lines(x, fits ? std::min(x + x_size, x_end) : x, tiles);
-    written_ = Lines(y, fits ? std::min(y + y_size, y_end) : y, tiles);
+    read_ = Lines(x, fits ? x + x_size : x, tiles);
+    written_ = Lines(y, fits ? y + y_size : y, tiles);
   }
   void tile() {
     ++tiles_;

@@ -1,6 +1,10 @@
 // A lambda over a range, through the C signature of kernels.h.
 #pragma once
 
+#include <algorithm>
+#include <atomic>
+#include <vector>
+
 #include "../kernels.h"
 
 namespace alias_ops::ALIAS_OPS_ISA {
@@ -12,6 +16,57 @@ inline void parallel(const Runtime& runtime, int64_t count, int64_t grain, const
       0, count, grain,
       [](int64_t begin, int64_t end, void* context) { (*static_cast<const Body*>(context))(begin, end); },
       const_cast<void*>(static_cast<const void*>(&body)));
+}
+
+// One thread's pieces of work: those of its own share first, as they lie in memory, then what others have left.
+class Pieces {
+ public:
+  struct alignas(64) Share {
+    std::atomic<int64_t> at;
+    int64_t end;
+  };
+  Pieces(std::vector<Share>& shares, int64_t own, int64_t together) : shares_(shares), own_(own), together_(together) {}
+
+  // The next piece, or -1.
+  int64_t next() {
+    while (at_ == end_) {
+      if (tried_ == shares_.size()) return -1;
+      Share& share = shares_[(own_ + tried_) % shares_.size()];
+      const int64_t at = share.at.fetch_add(together_, std::memory_order_relaxed);
+      if (at < share.end) {
+        at_ = at, end_ = std::min(at + together_, share.end);
+      } else {
+        ++tried_;
+      }
+    }
+    return at_++;
+  }
+
+ private:
+  std::vector<Share>& shares_;
+  size_t own_, tried_ = 0;
+  int64_t together_, at_ = 0, end_ = 0;
+};
+
+// body(pieces) on every thread, for pieces 0..count that may be done in any order. A thread that is held up, or whose
+// core is the slower kind, keeps nobody waiting for longer than a few pieces.
+template <class Body>
+inline void parallel_pieces(const Runtime& runtime, int64_t count, int64_t grain, const Body& body) {
+  constexpr int64_t kTurns = 32;  // in which a share is taken
+  if (count <= 0) return;
+  const int64_t threads = std::clamp<int64_t>((count + grain - 1) / grain, 1, runtime.threads);
+  std::vector<Pieces::Share> shares(threads);
+  for (int64_t t = 0; t < threads; ++t) {
+    shares[t].at.store(count * t / threads, std::memory_order_relaxed);
+    shares[t].end = count * (t + 1) / threads;
+  }
+  const int64_t together = threads == 1 ? count : std::max<int64_t>(1, count / (threads * kTurns));
+  parallel(runtime, threads, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      Pieces pieces(shares, t, together);
+      body(pieces);
+    }
+  });
 }
 
 }  // namespace alias_ops::ALIAS_OPS_ISA

@@ -72,20 +72,22 @@ void Grouped<C>::run(const Separable2dArgs& a, const Runtime& runtime) const {
   const int64_t pixels = x.height * x.width, out_pixels = a.out_height * a.out_width;
   const Maps y{a.y, x.dtype, 1, length, a.out_height, a.out_width, 0, a.y_channel_stride, a.out_width, 1};
   const int64_t grain = std::max<int64_t>(1, 16384 / std::max<int64_t>(1, pixels * kL));
-  parallel(runtime, lists * groups, grain, [&](int64_t begin, int64_t end) {
+  parallel_pieces(runtime, lists * groups, grain, [&](Pieces& pieces) {
+    int64_t task = pieces.next();
+    if (task < 0) return;
     Buffer<C> scratch((pixels + out_pixels + left_[0].out * z_row()) * kL + left_[0].mirrored.scratch());
     C *group = scratch.data(), *out = group + pixels * kL, *z = out + out_pixels * kL,
       *panel = z + left_[0].out * z_row() * kL;
     Ahead ahead;
-    for (int64_t task = begin; task < end; ++task) {
+    for (int64_t next; task >= 0; task = next) {
+      next = pieces.next();
       const int64_t list = task / groups, at = task % groups * kL;
       const int64_t count = std::min<int64_t>(kL, length - at);
       const S* from = map_at<S>(x, list, 0);
       S* to = static_cast<S*>(a.y) + list * a.y_image_stride;
       if (!channels_last) {
-        const int64_t next = (task + 1) * kL, last = std::min(end * kL, length);
-        ahead.group(from + next * pixels, from + last * pixels, kL * pixels, to + next * out_pixels,
-                    to + last * out_pixels, kL * out_pixels);
+        const int64_t maps = next < 0 ? 0 : std::min<int64_t>(kL, length - next * kL);
+        ahead.group(from + next * kL * pixels, maps * pixels, to + next * kL * out_pixels, maps * out_pixels);
       }
       if (channels_last && std::is_same_v<S, C> && count == kL) {
         product(reinterpret_cast<const C*>(from + at), x.row_stride, x.column_stride, z, panel, out, ahead);

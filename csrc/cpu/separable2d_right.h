@@ -57,71 +57,89 @@ struct RightArgs {
   const C* share;  // factor of the rank-1 term for each row; null without one
   S* y;
   int64_t y_row;
-  Ahead* ahead;  // what to ask for meanwhile
+  Ahead* ahead;    // what to ask for meanwhile
+  int64_t blocks;  // of R rows each, one after the other
 };
 
 template <class S, class C, Form form, bool kSplit, int R, int V>
 void right_tile(const RightArgs<S, C>& a) {
   constexpr int kL = kLanes<C>, kParts = kSplit ? 2 : 1;
   const RightPanel<C>& panel = *a.panel;
-  Vec<C> sum[kParts][R][V] = {};
-  const C* part[kParts];
-  for (int p = 0; p < kParts; ++p) part[p] = a.part[p];
-  const C* values = panel.values.data() + a.column;
-  const int64_t columns = panel.columns, row = a.part_row, inner_step = a.inner_step;
-  for (int64_t k = 0; k < panel.inner; ++k) {
-    ALIAS_OPS_UNROLL for (int p = 0; p < kParts; ++p) {
-      Vec<C> column[V];
-      ALIAS_OPS_UNROLL for (int v = 0; v < V; ++v) column[v] = load(values + v * kL);
-      ALIAS_OPS_UNROLL for (int r = 0; r < R; ++r) {
-        ALIAS_OPS_UNROLL for (int v = 0; v < V; ++v) sum[p][r][v] += part[p][r * row] * column[v];
-      }
-      part[p] += inner_step;
-      values += columns;
-    }
-  }
-  if constexpr (kSplit) {
-    ALIAS_OPS_UNROLL for (int r = 0; r < R; ++r) {
-      ALIAS_OPS_UNROLL for (int v = 0; v < V; ++v) {
-        const Vec<C> difference = sum[1][r][v];
-        sum[1][r][v] = sum[0][r][v] - difference;
-        sum[0][r][v] += difference;
-      }
-    }
-  }
+  const C *first_values = panel.values.data() + a.column, *first = a.part[0], *z_rows = a.z, *share = a.share;
+  const int64_t columns = panel.columns, inner = panel.inner, second = a.part[1] - a.part[0];
+  const int64_t row = a.part_row, inner_step = a.inner_step, z_row = a.z_row, y_row = a.y_row;
   const int64_t half_in = panel.in / 2, half_out = panel.out / kParts;
-  ALIAS_OPS_UNROLL for (int half = 0; half < kParts; ++half) {
-    ALIAS_OPS_UNROLL for (int v = 0; v < V; ++v) {
-      const int64_t n = a.column + v * kL, at = half * columns + n;
-      const C* z = a.z + half * half_in;
-      S* y = a.y + half * half_out;
-      if (a.share != nullptr) {
-        const Vec<C> outer = load(panel.outer.data() + at);
-        ALIAS_OPS_UNROLL for (int r = 0; r < R; ++r) sum[half][r][v] += a.share[r] * outer;
-      }
-      if constexpr (form == Form::kHalfIn) {
-        const Vec<C> scale = load(panel.scale.data() + at);
+  S* y_rows = a.y;
+  for (int64_t block = 0; block < a.blocks; ++block) {
+    a.ahead->tile();
+    Vec<C> sum[kParts][R][V] = {};
+    const C *values = first_values, *part = first;
+    for (int64_t k = 0; k < inner; ++k) {
+      ALIAS_OPS_UNROLL for (int p = 0; p < kParts; ++p) {
+        const C* samples = part + p * second;
+        Vec<C> column[V];
+        ALIAS_OPS_UNROLL for (int v = 0; v < V; ++v) column[v] = load(values + v * kL);
         ALIAS_OPS_UNROLL for (int r = 0; r < R; ++r) {
-          const C* pairs = z + r * a.z_row + 2 * n;
-          sum[half][r][v] += scale * shuffle<C>(load(pairs), load(pairs + kL), Even<C>{});
+          ALIAS_OPS_UNROLL for (int v = 0; v < V; ++v) sum[p][r][v] += samples[r * row] * column[v];
         }
+        values += columns;
       }
-      if constexpr (form == Form::kHalfOut) {
-        const Vec<C> scale = load(panel.scale.data() + at);
-        const int64_t left = half_out - 2 * n;
-        ALIAS_OPS_UNROLL for (int r = 0; r < R; ++r) {
-          const Vec<C> even = scale * load(z + r * a.z_row + n);
-          S* pairs = y + r * a.y_row + 2 * n;
-          store_first(pairs, shuffle<C>(even, sum[half][r][v], LowerInterleaved<C>{}), std::max<int64_t>(0, left));
-          store_first(pairs + kL, shuffle<C>(even, sum[half][r][v], UpperInterleaved<C>{}),
-                      std::max<int64_t>(0, left - kL));
+      part += inner_step;
+    }
+    if constexpr (kSplit) {
+      ALIAS_OPS_UNROLL for (int r = 0; r < R; ++r) {
+        ALIAS_OPS_UNROLL for (int v = 0; v < V; ++v) {
+          const Vec<C> difference = sum[1][r][v];
+          sum[1][r][v] = sum[0][r][v] - difference;
+          sum[0][r][v] += difference;
         }
-      } else if (n + kL <= half_out) {
-        ALIAS_OPS_UNROLL for (int r = 0; r < R; ++r) store(y + r * a.y_row + n, sum[half][r][v]);
-      } else {
-        ALIAS_OPS_UNROLL for (int r = 0; r < R; ++r) store_first(y + r * a.y_row + n, sum[half][r][v], half_out - n);
       }
     }
+    ALIAS_OPS_UNROLL for (int half = 0; half < kParts; ++half) {
+      ALIAS_OPS_UNROLL for (int v = 0; v < V; ++v) {
+        const int64_t n = a.column + v * kL, at = half * columns + n;
+        const C* z = z_rows + half * half_in;
+        S* y = y_rows + half * half_out;
+        if (share != nullptr) {
+          const Vec<C> outer = load(panel.outer.data() + at);
+          ALIAS_OPS_UNROLL for (int r = 0; r < R; ++r) sum[half][r][v] += share[r] * outer;
+        }
+        if constexpr (form == Form::kHalfIn) {
+          const Vec<C> scale = load(panel.scale.data() + at);
+          ALIAS_OPS_UNROLL for (int r = 0; r < R; ++r) {
+            const C* pairs = z + r * z_row + 2 * n;
+            sum[half][r][v] += scale * shuffle<C>(load(pairs), load(pairs + kL), Even<C>{});
+          }
+        }
+        if constexpr (form == Form::kHalfOut) {
+          const Vec<C> scale = load(panel.scale.data() + at);
+          const int64_t left = half_out - 2 * n;
+          S* pairs = y + 2 * n;
+          const auto even = [&](int r) { return scale * load(z + r * z_row + n); };
+          if (left >= 2 * kL) {
+            ALIAS_OPS_UNROLL for (int r = 0; r < R; ++r) {
+              const Vec<C> copied = even(r);
+              store(pairs + r * y_row, shuffle<C>(copied, sum[half][r][v], LowerInterleaved<C>{}));
+              store(pairs + r * y_row + kL, shuffle<C>(copied, sum[half][r][v], UpperInterleaved<C>{}));
+            }
+          } else {
+            ALIAS_OPS_UNROLL for (int r = 0; r < R; ++r) {
+              const Vec<C> copied = even(r);
+              store_first(pairs + r * y_row, shuffle<C>(copied, sum[half][r][v], LowerInterleaved<C>{}),
+                          std::max<int64_t>(0, left));
+              store_first(pairs + r * y_row + kL, shuffle<C>(copied, sum[half][r][v], UpperInterleaved<C>{}),
+                          std::max<int64_t>(0, left - kL));
+            }
+          }
+        } else if (n + kL <= half_out) {
+          ALIAS_OPS_UNROLL for (int r = 0; r < R; ++r) store(y + r * y_row + n, sum[half][r][v]);
+        } else {
+          ALIAS_OPS_UNROLL for (int r = 0; r < R; ++r) store_first(y + r * y_row + n, sum[half][r][v], half_out - n);
+        }
+      }
+    }
+    first += R * row, z_rows += R * z_row, y_rows += R * y_row;
+    if (share != nullptr) share += R;
   }
 }
 
@@ -146,18 +164,19 @@ void right_product_as(RightArgs<S, C>& a, int64_t rows) {
     const int64_t most = kSplit && vectors > 1 ? kBlockRows<true> : kBlockRows<false>;
     const int64_t blocks = (rows + most - 1) / most, size = rows / blocks, longer = rows % blocks;
     int64_t m = 0;
-    for (int64_t block = 0; block < blocks; ++block) {
-      const int count = int(size + (block < longer));
+    const auto run = [&](int64_t count, int size_of_block) {
+      a.blocks = count;
       for (int p = 0; p < 2; ++p) a.part[p] = part[p] + m * a.part_row;
       a.z = z + m * a.z_row;
       a.y = y + m * a.y_row;
       if (share != nullptr) a.share = share + m;
-      a.ahead->tile();
-      if (vectors == 1) right_tile_of_rows<S, C, form, kSplit, 1>(a, count, Most{});
-      if (vectors == 2) right_tile_of_rows<S, C, form, kSplit, 2>(a, count, Few{});
-      if (vectors == 3) right_tile_of_rows<S, C, form, kSplit, kBlockColumns<kSplit>>(a, count, Few{});
-      m += count;
-    }
+      if (vectors == 1) right_tile_of_rows<S, C, form, kSplit, 1>(a, size_of_block, Most{});
+      if (vectors == 2) right_tile_of_rows<S, C, form, kSplit, 2>(a, size_of_block, Few{});
+      if (vectors == 3) right_tile_of_rows<S, C, form, kSplit, kBlockColumns<kSplit>>(a, size_of_block, Few{});
+      m += count * size_of_block;
+    };
+    if (longer > 0) run(longer, int(size + 1));
+    run(blocks - longer, int(size));
     a.column += vectors * kL;
   }
 }

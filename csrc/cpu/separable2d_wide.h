@@ -102,7 +102,7 @@ void Wide<C>::left_product(int64_t term, const C* x, int64_t x_row, int64_t x_ma
   const int64_t vectors = (width + kL - 1) / kL, whole = width % kL == 0 ? vectors : vectors - 2;
   const int64_t at = whole * kL, step = width - kL - at;
   for (int64_t map = 0; map < maps; ++map) {
-    apply(axis, AxisPanel<C>{x, x_row, kL, y, y_row, kL, whole, outer, kL, folded, ahead});
+    if (whole > 0) apply(axis, AxisPanel<C>{x, x_row, kL, y, y_row, kL, whole, outer, kL, folded, ahead});
     if (whole < vectors) {
       apply(axis, AxisPanel<C>{x + at, x_row, step, y + at, y_row, step, vectors - whole,
                                outer == nullptr ? nullptr : outer + at, step, folded, ahead});
@@ -117,7 +117,7 @@ template <class S>
 void Wide<C>::right_product_of(const C* z, int64_t z_row, int64_t rows, const C* share, S* y, int64_t y_row,
                                Scratch& scratch) const {
   if (!right_.split) {
-    RightArgs<S, C> a{{z, z}, z_row, 0, z, z_row, &right_, 0, share, y, y_row, &scratch.ahead};
+    RightArgs<S, C> a{{z, z}, z_row, 0, z, z_row, &right_, 0, share, y, y_row, &scratch.ahead, 0};
     return right_product(a, rows);
   }
   const C* folded = scratch.folded.data();
@@ -126,7 +126,7 @@ void Wide<C>::right_product_of(const C* z, int64_t z_row, int64_t rows, const C*
     fold(z + r * z_row, z_row, count, right_.in, scratch.folded.data(), scratch.half_row);
     RightArgs<S, C> a{
         {folded, folded + scratch.half_row},    2 * scratch.half_row, 0,    z + r * z_row, z_row, &right_, 0,
-        share == nullptr ? nullptr : share + r, y + r * y_row,        y_row, &scratch.ahead};
+        share == nullptr ? nullptr : share + r, y + r * y_row,        y_row, &scratch.ahead, 0};
     right_product(a, count);
   }
 }
@@ -187,13 +187,16 @@ template <class S>
 void Wide<C>::run(const Separable2dArgs& a, const Runtime& runtime) const {
   const Maps& x = a.x;
   const int64_t maps = x.images * x.channels, area = x.height * x.width, out_area = a.out_height * a.out_width;
-  const int64_t together = batch(), grain = std::max<int64_t>(together, 32768 / area);
+  const int64_t together = batch(), groups = (maps + together - 1) / together;
   const S* first = static_cast<const S*>(x.data);
-  parallel(runtime, maps, grain, [&](int64_t begin, int64_t end) {
+  parallel_pieces(runtime, groups, std::max<int64_t>(1, 32768 / (area * together)), [&](Pieces& pieces) {
+    int64_t group = pieces.next();
+    if (group < 0) return;
     Scratch scratch(*this);
-    const S* last = static_cast<const S*>(a.y) + end * out_area;
-    for (int64_t map = begin; map < end; map += together) {
-      const int64_t count = std::min(together, end - map), size = count * area;
+    const auto maps_of = [&](int64_t g) { return g < 0 ? 0 : std::min(together, maps - g * together); };
+    for (int64_t next; group >= 0; group = next) {
+      next = pieces.next();
+      const int64_t map = group * together, count = maps_of(group), size = count * area;
       const S* from = first + map * area;
       const C* source = reinterpret_cast<const C*>(from);
       // Whole vectors are loaded past the end of a map, which must not be the end of x.
@@ -204,12 +207,13 @@ void Wide<C>::run(const Separable2dArgs& a, const Runtime& runtime) const {
         }
         source = scratch.source.data();
       }
-      S* to = static_cast<S*>(a.y) + map * out_area;
-      scratch.ahead.group(from + size, first + end * area, size, to + count * out_area, last, count * out_area);
+      S* y = static_cast<S*>(a.y);
+      scratch.ahead.group(first + next * together * area, maps_of(next) * area, y + next * together * out_area,
+                          maps_of(next) * out_area);
       if (right_first_) {
-        right_then_left(source, count, to, scratch);
+        right_then_left(source, count, y + map * out_area, scratch);
       } else {
-        left_then_right(source, count, to, scratch);
+        left_then_right(source, count, y + map * out_area, scratch);
       }
     }
   });
