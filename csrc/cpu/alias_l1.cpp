@@ -40,10 +40,10 @@ void run(const AliasL1Args& a, const Runtime& runtime) {
   const int64_t groups = (length + kL - 1) / kL, pixels = x.height * x.width;
   const int64_t along_size = std::max(t.low_h.rows() * x.width, t.dft_h.rows() * a.dft_w.length) * kL;
   const int64_t low_size = t.low_h.rows() * t.low_w.rows() * kL, pairs_size = t.dft_h.rows() * t.dft_w.rows() * kL;
-  parallel(runtime, lists * groups, 1, [&](int64_t begin, int64_t end) {
+  parallel(runtime, lists * groups, 1, [&](Pieces& pieces) {
     Buffer<C> scratch((pixels * kL + along_size) + low_size + pairs_size);
     C *group = scratch.data(), *along = group + pixels * kL, *low = along + along_size, *pairs = low + low_size;
-    for (int64_t task = begin; task < end; ++task) {
+    for (int64_t task = pieces.next(); task >= 0; task = pieces.next()) {
       const int64_t list = task / groups, at = task % groups * kL, count = std::min<int64_t>(kL, length - at);
       const S* from = map_at<S>(x, list, at);
       if (std::is_same_v<S, C> && x.channel_stride == 1 && count == kL) {

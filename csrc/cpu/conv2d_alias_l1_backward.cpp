@@ -57,9 +57,9 @@ class LowGradient {
   void input_gradient(const GradientSpectra<C>& gradient, int64_t first, int64_t images) {
     const int64_t pairs_bytes = back_h_.columns * back_w_.columns * kL * int64_t(sizeof(C));
     const int64_t blocks = image_blocks(images, pairs_bytes, inputs_.count(), runtime_.threads);
-    parallel(runtime_, inputs_.count() * blocks, 1, [&](int64_t begin, int64_t end) {
+    parallel(runtime_, inputs_.count() * blocks, 1, [&](Pieces& pieces) {
       InputGradient<C> task(a_, inputs_, h_, w_, back_h_, back_w_, gradient, (images + blocks - 1) / blocks);
-      for (int64_t i = begin; i < end; ++i) {
+      for (int64_t i = pieces.next(); i >= 0; i = pieces.next()) {
         const int64_t block = i % blocks, from = images * block / blocks, to = images * (block + 1) / blocks;
         task.run(i / blocks, first, from, to - from);
       }
@@ -69,9 +69,9 @@ class LowGradient {
   // Every tap belongs to one task, which adds the chunks in their order.
   void weight_gradient(const InputSpectra<C>& spectra, const GradientSpectra<C>& gradient, int64_t images) {
     const int64_t channels = outputs_.inputs(), blocks = (channels + kChannelBlock - 1) / kChannelBlock;
-    parallel(runtime_, outputs_.count() * blocks, 1, [&](int64_t begin, int64_t end) {
+    parallel(runtime_, outputs_.count() * blocks, 1, [&](Pieces& pieces) {
       WeightGradient<C> task(h_, w_, spectra, gradient, std::min(kChannelBlock, channels));
-      for (int64_t i = begin; i < end; ++i) {
+      for (int64_t i = pieces.next(); i >= 0; i = pieces.next()) {
         const int64_t vector = i / blocks, block = i % blocks;
         const int64_t channel = channels * block / blocks, count = channels * (block + 1) / blocks - channel;
         C* taps = taps_.data() + vector * vector_size_ + channel * h_.kernel * w_.kernel * kL;
@@ -85,8 +85,8 @@ class LowGradient {
   void subtract_taps() {
     const int64_t size = vector_size_ / kL;
     const Maps rows{a_.dweight, a_.dx.dtype, 1, a_.layer.outputs, 1, size, 0, size, size, 1};
-    parallel(runtime_, outputs_.count(), 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
+    parallel(runtime_, outputs_.count(), 1, [&](Pieces& pieces) {
+      for (int64_t i = pieces.next(); i >= 0; i = pieces.next()) {
         const LaneVector<C> vector = outputs_.vector(i);
         C* to = static_cast<C*>(a_.dweight) + vector.output * size;
         scatter_maps<true>(taps_.data() + i * vector_size_, rows, vector.count, to);

@@ -72,10 +72,10 @@ class PointwiseConv2d {
   void transform_input(C* residuals, int64_t first, int64_t images) {
     const Maps& x = a_.x;
     const int64_t groups = channels_ / kL, pixels = x.height * x.width;
-    parallel(runtime_, images * groups, 1, [&](int64_t begin, int64_t end) {
+    parallel(runtime_, images * groups, 1, [&](Pieces& pieces) {
       Buffer<C> scratch((pixels + height_ * (x.width + width_)) * kL);
       C *group = scratch.data(), *along = group + pixels * kL, *low = along + height_ * x.width * kL;
-      for (int64_t task = begin; task < end; ++task) {
+      for (int64_t task = pieces.next(); task >= 0; task = pieces.next()) {
         const int64_t image = task / groups, channel = task % groups * kL;
         const int64_t count = std::min<int64_t>(kL, x.channels - channel);
         const S* from = map_at<S>(x, first + image, channel);
@@ -106,10 +106,10 @@ class PointwiseConv2d {
     const int64_t pairs = (lanes_.count() + 1) / 2;
     const int64_t wanted = (2 * runtime_.threads + pairs - 1) / pairs;
     const int64_t blocks = std::min(wanted, images);
-    parallel(runtime_, pairs * blocks, 1, [&](int64_t begin, int64_t end) {
+    parallel(runtime_, pairs * blocks, 1, [&](Pieces& pieces) {
       Buffer<C> weight(2 * inputs * kL), maps(2 * pixels * kL), along(dft_h_.rows() * width_ * kL),
           spectrum(dft_h_.rows() * dft_w_.rows() * kL);
-      for (int64_t task = begin; task < end; ++task) {
+      for (int64_t task = pieces.next(); task >= 0; task = pieces.next()) {
         const int64_t block = task % blocks, from = images * block / blocks, to = images * (block + 1) / blocks;
         const int64_t vector = task / blocks * 2, vectors = std::min<int64_t>(2, lanes_.count() - vector);
         for (int64_t v = 0; v < vectors; ++v) {

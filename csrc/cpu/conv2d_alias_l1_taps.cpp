@@ -49,9 +49,9 @@ class TapMeasure {
   void run() {
     gather_weight();
     const int64_t chunks = ceiling(a_.x.images, images_), tasks = chunks * a_.groups * blocks_;
-    parallel(runtime_, tasks, 1, [&](int64_t begin, int64_t end) {
+    parallel(runtime_, tasks, 1, [&](Pieces& pieces) {
       Task task(*this);
-      for (int64_t i = begin; i < end; ++i) {
+      for (int64_t i = pieces.next(); i >= 0; i = pieces.next()) {
         const int64_t chunk = i / blocks_ / a_.groups;
         task.run(a_.x.images * chunk / chunks, a_.x.images * (chunk + 1) / chunks, i / blocks_ % a_.groups,
                  i % blocks_);
@@ -72,9 +72,9 @@ class TapMeasure {
     const int64_t taps = residuals_.taps(), size = inputs_ * taps;
     const Maps rows{a_.weight, a_.x.dtype, 1, a_.outputs, 1, size, 0, size, size, 1};
     std::fill(weight_.begin(), weight_.end(), C(0));
-    parallel(runtime_, a_.groups * output_vectors_, 1, [&](int64_t begin, int64_t end) {
+    parallel(runtime_, a_.groups * output_vectors_, 1, [&](Pieces& pieces) {
       Buffer<C> lanes(size * kL);
-      for (int64_t task = begin; task < end; ++task) {
+      for (int64_t task = pieces.next(); task >= 0; task = pieces.next()) {
         const int64_t group = task / output_vectors_, vector = task % output_vectors_;
         const S* from = map_at<S>(rows, 0, group * outputs_ + vector * kL);
         const auto first = [&](int64_t i) { return from + i * size; };

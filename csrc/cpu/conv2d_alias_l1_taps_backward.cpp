@@ -42,9 +42,9 @@ class TapGradient {
         sums_(parts_ * tasks_ * taps_size_) {}
 
   void run() {
-    parallel(runtime_, parts_ * tasks_, 1, [&](int64_t begin, int64_t end) {
+    parallel(runtime_, parts_ * tasks_, 1, [&](Pieces& pieces) {
       Task task(*this);
-      for (int64_t i = begin; i < end; ++i) task.run(i / tasks_, i % tasks_);
+      for (int64_t i = pieces.next(); i >= 0; i = pieces.next()) task.run(i / tasks_, i % tasks_);
     });
     scatter_taps();
   }
@@ -190,8 +190,8 @@ class TapGradient {
   void scatter_taps() {
     const int64_t taps = residuals_.taps(), size = inputs_ * taps;
     const Maps rows{a_.dweight, a_.x.dtype, 1, inputs_, 1, taps, 0, taps, taps, 1};
-    parallel(runtime_, tasks_, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t task = begin; task < end; ++task) {
+    parallel(runtime_, tasks_, 1, [&](Pieces& pieces) {
+      for (int64_t task = pieces.next(); task >= 0; task = pieces.next()) {
         const int64_t group = task / input_vectors_, input = task % input_vectors_ * kL;
         C* sum = sums_.data() + task * taps_size_;
         for (int64_t part = 1; part < parts_; ++part) {

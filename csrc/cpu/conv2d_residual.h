@@ -44,9 +44,9 @@ class ConvResidual {
   void measure(const InputSpectra<C>& spectra, int64_t first, int64_t images) {
     const int64_t pairs_bytes = h_.dft.rows() * w_.dft.rows() * kL * int64_t(sizeof(C));
     const int64_t blocks = image_blocks(images, pairs_bytes, lanes_.count(), runtime_.threads);
-    parallel(runtime_, lanes_.count() * blocks, 1, [&](int64_t begin, int64_t end) {
+    parallel(runtime_, lanes_.count() * blocks, 1, [&](Pieces& pieces) {
       Task task(*this, spectra, (images + blocks - 1) / blocks);
-      for (int64_t i = begin; i < end; ++i) {
+      for (int64_t i = pieces.next(); i >= 0; i = pieces.next()) {
         const int64_t block = i % blocks, from = images * block / blocks, to = images * (block + 1) / blocks;
         task.run(i / blocks, first, from, to - from);
       }

@@ -107,10 +107,10 @@ inline void each_group(const Maps& x, int64_t first, int64_t images, int64_t scr
                        const Fill& fill) {
   constexpr int kL = kLanes<C>;
   const int64_t groups = (x.channels + kL - 1) / kL, pixels = x.height * x.width;
-  parallel(runtime, images * groups, 1, [&](int64_t begin, int64_t end) {
+  parallel(runtime, images * groups, 1, [&](Pieces& pieces) {
     Buffer<C> scratch(pixels * kL + scratch_size);
     C *group = scratch.data(), *rest = group + pixels * kL;
-    for (int64_t task = begin; task < end; ++task) {
+    for (int64_t task = pieces.next(); task >= 0; task = pieces.next()) {
       const int64_t image = task / groups, channel = task % groups * kL;
       const int64_t count = std::min<int64_t>(kL, x.channels - channel);
       const S* from = map_at<S>(x, first + image, channel);

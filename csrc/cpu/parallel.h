@@ -1,4 +1,4 @@
-// A lambda over a range, through the C signature of kernels.h.
+// Work on all threads, in pieces that may be done in any order.
 #pragma once
 
 #include <algorithm>
@@ -9,16 +9,7 @@
 
 namespace alias_ops::ALIAS_OPS_ISA {
 
-template <class Body>
-inline void parallel(const Runtime& runtime, int64_t count, int64_t grain, const Body& body) {
-  if (count <= 0) return;
-  runtime.parallel_for(
-      0, count, grain,
-      [](int64_t begin, int64_t end, void* context) { (*static_cast<const Body*>(context))(begin, end); },
-      const_cast<void*>(static_cast<const void*>(&body)));
-}
-
-// One thread's pieces of work: those of its own share first, as they lie in memory, then what others have left.
+// One thread's pieces: those of its own share first, in order, then what others have left.
 class Pieces {
  public:
   struct alignas(64) Share {
@@ -48,10 +39,10 @@ class Pieces {
   int64_t together_, at_ = 0, end_ = 0;
 };
 
-// body(pieces) on every thread, for pieces 0..count that may be done in any order. A thread that is held up, or whose
-// core is the slower kind, keeps nobody waiting for longer than a few pieces.
+// body(pieces) on every thread, for pieces 0..count. A thread that is held up, or whose core is of the slower kind,
+// keeps nobody waiting for longer than its last few; equal ranges would all wait for it.
 template <class Body>
-inline void parallel_pieces(const Runtime& runtime, int64_t count, int64_t grain, const Body& body) {
+inline void parallel(const Runtime& runtime, int64_t count, int64_t grain, const Body& body) {
   constexpr int64_t kTurns = 32;  // in which a share is taken
   if (count <= 0) return;
   const int64_t threads = std::clamp<int64_t>((count + grain - 1) / grain, 1, runtime.threads);
@@ -61,12 +52,18 @@ inline void parallel_pieces(const Runtime& runtime, int64_t count, int64_t grain
     shares[t].end = count * (t + 1) / threads;
   }
   const int64_t together = threads == 1 ? count : std::max<int64_t>(1, count / (threads * kTurns));
-  parallel(runtime, threads, 1, [&](int64_t begin, int64_t end) {
+  const auto each_share = [&](int64_t begin, int64_t end) {
+    // More than one where this thread is alone with all of them.
     for (int64_t t = begin; t < end; ++t) {
       Pieces pieces(shares, t, together);
       body(pieces);
     }
-  });
+  };
+  using Each = decltype(each_share);
+  runtime.parallel_for(
+      0, threads, 1,
+      [](int64_t begin, int64_t end, void* context) { (*static_cast<const Each*>(context))(begin, end); },
+      const_cast<void*>(static_cast<const void*>(&each_share)));
 }
 
 }  // namespace alias_ops::ALIAS_OPS_ISA

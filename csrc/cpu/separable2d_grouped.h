@@ -72,7 +72,7 @@ void Grouped<C>::run(const Separable2dArgs& a, const Runtime& runtime) const {
   const int64_t pixels = x.height * x.width, out_pixels = a.out_height * a.out_width;
   const Maps y{a.y, x.dtype, 1, length, a.out_height, a.out_width, 0, a.y_channel_stride, a.out_width, 1};
   const int64_t grain = std::max<int64_t>(1, 16384 / std::max<int64_t>(1, pixels * kL));
-  parallel_pieces(runtime, lists * groups, grain, [&](Pieces& pieces) {
+  parallel(runtime, lists * groups, grain, [&](Pieces& pieces) {
     int64_t task = pieces.next();
     if (task < 0) return;
     Buffer<C> scratch((pixels + out_pixels + left_[0].out * z_row()) * kL + left_[0].mirrored.scratch());

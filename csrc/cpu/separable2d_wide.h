@@ -189,7 +189,7 @@ void Wide<C>::run(const Separable2dArgs& a, const Runtime& runtime) const {
   const int64_t maps = x.images * x.channels, area = x.height * x.width, out_area = a.out_height * a.out_width;
   const int64_t together = batch(), groups = (maps + together - 1) / together;
   const S* first = static_cast<const S*>(x.data);
-  parallel_pieces(runtime, groups, std::max<int64_t>(1, 32768 / (area * together)), [&](Pieces& pieces) {
+  parallel(runtime, groups, std::max<int64_t>(1, 32768 / (area * together)), [&](Pieces& pieces) {
     int64_t group = pieces.next();
     if (group < 0) return;
     Scratch scratch(*this);
