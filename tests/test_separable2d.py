@@ -310,16 +310,23 @@ def test_vmap_over_factors_says_that_it_cannot():
         torch.func.vmap(OP, in_dims=(None, 0, None))(x, left[None].expand(3, -1, -1, -1), right)
 
 
-@pytest.mark.parametrize("shape", [(67, 9, 9), (37, 40, 56), (5, 33, 12, 14)], ids=str)
+# The last two: more groups of maps than a thread takes at a time.
+@pytest.mark.parametrize(
+    "shape", [(67, 9, 9), (37, 40, 56), (5, 33, 12, 14), (800, 16, 16), (2100, 8, 8), (9, 250, 8, 8)], ids=str
+)
 def test_results_do_not_depend_on_repetition_or_threads(backend, threads, shape):
     for dtype in DTYPES:
         for memory_format in (torch.contiguous_format, torch.channels_last)[: max(1, len(shape) - 2)]:
-            x = randn(*shape, dtype=dtype).to(memory_format=memory_format)
+            x = randn(*shape, dtype=dtype).to(memory_format=memory_format).requires_grad_()
             threads(1)
             first = alias_ops.asap_pool2d(x)
-            assert torch.equal(alias_ops.asap_pool2d(x), first)
-            threads(2)
-            assert torch.equal(alias_ops.asap_pool2d(x), first)
+            dy = randn(*first.shape, dtype=dtype, seed=1)
+            (gradient,) = torch.autograd.grad(first, x, dy)
+            for count in (1,) if backend == "reference" else (1, 2, 5):
+                threads(count)
+                y = alias_ops.asap_pool2d(x)
+                assert torch.equal(y, first)
+                assert torch.equal(torch.autograd.grad(y, x, dy)[0], gradient)
 
 
 @dtypes

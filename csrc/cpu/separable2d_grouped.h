@@ -43,7 +43,8 @@ void Grouped<C>::product(const C* x, int64_t row_step, int64_t column_step, C* z
   constexpr int kL = kLanes<C>;
   const int64_t width = right_.in, row = z_row() * kL, height = left_[0].out;
   for (int64_t t = 0; t < terms_; ++t) {
-    apply(left_[t], AxisPanel<C>{x, row_step, column_step, z + t * width * kL, row, kL, width, nullptr, 0, panel, &ahead});
+    apply(left_[t],
+          AxisPanel<C>{x, row_step, column_step, z + t * width * kL, row, kL, width, nullptr, 0, panel, &ahead});
   }
   Vec<C> number = {};
   if (!out_h_.empty()) number = number_.of_group(x, row_step, column_step);

@@ -125,7 +125,7 @@ void Wide<C>::right_product_of(const C* z, int64_t z_row, int64_t rows, const C*
     const int64_t count = std::min(kFoldedRows, rows - r);
     fold(z + r * z_row, z_row, count, right_.in, scratch.folded.data(), scratch.half_row);
     RightArgs<S, C> a{
-        {folded, folded + scratch.half_row},    2 * scratch.half_row, 0,    z + r * z_row, z_row, &right_, 0,
+        {folded, folded + scratch.half_row},    2 * scratch.half_row, 0,     z + r * z_row,  z_row, &right_, 0,
         share == nullptr ? nullptr : share + r, y + r * y_row,        y_row, &scratch.ahead, 0};
     right_product(a, count);
   }
@@ -137,8 +137,7 @@ void Wide<C>::left_then_right(const C* x, int64_t maps, S* y, Scratch& scratch) 
   const int64_t width = right_.in, height = left_[0].out, row = scratch.row;
   C* between = scratch.between.data();
   for (int64_t t = 0; t < terms_; ++t) {
-    left_product(t, x, width, left_[t].in * width, between + t * width, row, height * row, maps, nullptr, 0,
-                 scratch);
+    left_product(t, x, width, left_[t].in * width, between + t * width, row, height * row, maps, nullptr, 0, scratch);
   }
   const C* share = nullptr;
   if (has_outer()) {
