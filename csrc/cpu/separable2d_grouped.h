@@ -87,8 +87,9 @@ void Grouped<C>::run(const Separable2dArgs& a, const Runtime& runtime) const {
       const S* from = map_at<S>(x, list, 0);
       S* to = static_cast<S*>(a.y) + list * a.y_image_stride;
       if (!channels_last) {
-        const int64_t maps = next < 0 ? 0 : std::min<int64_t>(kL, length - next * kL);
-        ahead.group(from + next * kL * pixels, maps * pixels, to + next * kL * out_pixels, maps * out_pixels);
+        const int64_t first = std::max<int64_t>(0, next) * kL, maps = std::min<int64_t>(kL, length - first);
+        ahead.group(from + first * pixels, next < 0 ? 0 : maps * pixels, to + first * out_pixels,
+                    next < 0 ? 0 : maps * out_pixels);
       }
       if (channels_last && std::is_same_v<S, C> && count == kL) {
         product(reinterpret_cast<const C*>(from + at), x.row_stride, x.column_stride, z, panel, out, ahead);

@@ -86,7 +86,9 @@ inline Mirror find_mirror(int parts, int64_t rows, int64_t columns, double noise
 
 // Accumulators of all the leaves (U and V of every part), a row of loads and a broadcast must fit in the registers.
 template <int kLeaves>
-inline constexpr int kMirrorRows = (kRegisters == 32 ? 8 : 4) / kLeaves;
+inline constexpr int kMirrorRows = kRegisters == 32 ? (kLeaves == 4 ? 3 : 4) : 4 / kLeaves;
+template <int kLeaves>
+inline constexpr int kMirrorColumns = kRegisters == 32 && kLeaves == 4 ? 2 : 3;
 
 template <class C>
 class MirroredAxis {
@@ -113,7 +115,7 @@ class MirroredAxis {
     }
   }
   bool found() const { return parts_ > 0; }
-  int64_t scratch() const { return blocks_.inner() * 2 * parts_ * kBlockColumns<false> * kLanes<C>; }
+  int64_t scratch() const { return blocks_.inner() * 2 * parts_ * kMirrorColumns<2> * kLanes<C>; }
 
   // Arguments as of a block; the steps are of the axis itself, not of its dense samples.
   void run(BlockArgs<C>& a, int64_t vectors, C* scratch) const {
@@ -127,11 +129,14 @@ class MirroredAxis {
  private:
   template <int kParts>
   void run_as(BlockArgs<C>& a, int64_t vectors, C* scratch) const {
+    constexpr int kMost = kMirrorColumns<2 * kParts>;
     for (int64_t v = 0; v < vectors;) {
-      const int columns = block_columns<false>(vectors - v);
+      const int columns = std::min(kMost, block_columns<false>(vectors - v));
       if (columns == 1) panel<kParts, 1>(a, v, scratch);
       if (columns == 2) panel<kParts, 2>(a, v, scratch);
-      if (columns == 3) panel<kParts, kBlockColumns<false>>(a, v, scratch);
+      if constexpr (kMost == 3) {
+        if (columns == 3) panel<kParts, 3>(a, v, scratch);
+      }
       v += columns;
     }
   }

@@ -207,7 +207,8 @@ void Wide<C>::run(const Separable2dArgs& a, const Runtime& runtime) const {
         source = scratch.source.data();
       }
       S* y = static_cast<S*>(a.y);
-      scratch.ahead.group(first + next * together * area, maps_of(next) * area, y + next * together * out_area,
+      const int64_t next_map = std::max<int64_t>(0, next) * together;
+      scratch.ahead.group(first + next_map * area, maps_of(next) * area, y + next_map * out_area,
                           maps_of(next) * out_area);
       if (right_first_) {
         right_then_left(source, count, y + map * out_area, scratch);
