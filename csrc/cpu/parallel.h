@@ -23,7 +23,9 @@ class Pieces {
     while (at_ == end_) {
       if (tried_ == shares_.size()) return -1;
       Share& share = shares_[(own_ + tried_) % shares_.size()];
-      const int64_t at = share.at.fetch_add(together_, std::memory_order_relaxed);
+      // Looked at first: a share that is done with stays in everybody's cache.
+      int64_t at = share.at.load(std::memory_order_relaxed);
+      if (at < share.end) at = share.at.fetch_add(together_, std::memory_order_relaxed);
       if (at < share.end) {
         at_ = at, end_ = std::min(at + together_, share.end);
       } else {
