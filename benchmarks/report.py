@@ -179,7 +179,8 @@ def bars(document: dict[str, Any]) -> list[Bar]:
     for direction in DIRECTIONS:
         floors = [
             r["floor"]["fraction"]
-            for r in found(document, group="pooling, sizes", direction=direction)
+            for group in ("pooling, bars", "pooling, sizes")
+            for r in found(document, group=group, direction=direction)
             if 16 <= r["shape"][-1] <= 112 and r["floor"]["peak"]
         ]
         least = min(floors, default=None)
