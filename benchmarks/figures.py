@@ -92,7 +92,7 @@ def _floors(document: dict[str, Any], device: str):
         _sizes(axis, ns)
         axis.set_title(direction, loc="left", fontsize=9)
     axes[0].set_ylabel("floor / time of flc_pool2d")
-    axes[0].legend(frameon=False, fontsize=8, loc="upper left")
+    axes[0].legend(fontsize=8, loc="upper left", framealpha=1, edgecolor="none")
     figure.suptitle(
         f"Fraction of the floor: bytes over bandwidth or half-band arithmetic over peak, {device}",
         x=0.06,
