@@ -8,11 +8,13 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "blocks.h"
+
 namespace alias_ops::ALIAS_OPS_ISA {
 
 class Ahead {
  public:
-  // A group begins. What the next one reads and writes: so many numbers from x and y on.
+  // A group begins that another follows. What that one reads and writes: so many numbers from x and y on.
   template <class S>
   void group(const S* x, int64_t x_size, const S* y, int64_t y_size) {
     // Groups have as many tiles as the one before, or nearly.
@@ -41,7 +43,7 @@ class Ahead {
     Lines() = default;
     Lines(const void* from, const void* to, int64_t tiles)
         : at(static_cast<const char*>(from)), end(static_cast<const char*>(to)) {
-      step = ((end - at + kLine - 1) / kLine + tiles - 1) / tiles * kLine;
+      step = ceiling(ceiling(end - at, kLine), tiles) * kLine;
     }
     template <int kWrite>
     void ask() {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "../kernels.h"
+#include "blocks.h"
 
 namespace alias_ops::ALIAS_OPS_ISA {
 
@@ -47,7 +48,7 @@ template <class Body>
 inline void parallel(const Runtime& runtime, int64_t count, int64_t grain, const Body& body) {
   constexpr int64_t kTurns = 32;  // in which a share is taken
   if (count <= 0) return;
-  const int64_t threads = std::clamp<int64_t>((count + grain - 1) / grain, 1, runtime.threads);
+  const int64_t threads = std::clamp<int64_t>(ceiling(count, grain), 1, runtime.threads);
   std::vector<Pieces::Share> shares(threads);
   for (int64_t t = 0; t < threads; ++t) {
     shares[t].at.store(count * t / threads, std::memory_order_relaxed);

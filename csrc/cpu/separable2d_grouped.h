@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "blocks.h"
 #include "buffer.h"
 #include "lanes.h"
 #include "parallel.h"
@@ -50,13 +51,12 @@ void Grouped<C>::product(const C* x, int64_t row_step, int64_t column_step, C* z
   if (!out_h_.empty()) number = number_.of_group(x, row_step, column_step);
   for (int64_t m = 0; m < height; ++m) {
     C* z_m = z + m * row;
-    AxisPanel<C> right{z_m, kL, 0, y + m * right_.out * kL, kL, 0, 1};
+    AxisPanel<C> right{z_m, kL, 0, y + m * right_.out * kL, kL, 0, 1, nullptr, 0, nullptr, &ahead};
     if (!out_h_.empty()) {
       C* share = z_m + width * terms_ * kL;
       store(share, out_h_[m] * number);
       right.outer = share;
     }
-    right.ahead = &ahead;
     apply(right_, right);
   }
 }
@@ -69,7 +69,7 @@ void Grouped<C>::run(const Separable2dArgs& a, const Runtime& runtime) const {
   const bool channels_last = a.channels_last;
   // Contiguous maps form one list; channels in lanes stay within their image.
   const int64_t lists = channels_last ? x.images : 1, length = channels_last ? x.channels : x.images * x.channels;
-  const int64_t groups = (length + kL - 1) / kL;
+  const int64_t groups = ceiling(length, kL);
   const int64_t pixels = x.height * x.width, out_pixels = a.out_height * a.out_width;
   const Maps y{a.y, x.dtype, 1, length, a.out_height, a.out_width, 0, a.y_channel_stride, a.out_width, 1};
   const int64_t grain = std::max<int64_t>(1, 16384 / std::max<int64_t>(1, pixels * kL));
@@ -86,10 +86,9 @@ void Grouped<C>::run(const Separable2dArgs& a, const Runtime& runtime) const {
       const int64_t count = std::min<int64_t>(kL, length - at);
       const S* from = map_at<S>(x, list, 0);
       S* to = static_cast<S*>(a.y) + list * a.y_image_stride;
-      if (!channels_last) {
-        const int64_t first = std::max<int64_t>(0, next) * kL, maps = std::min<int64_t>(kL, length - first);
-        ahead.group(from + first * pixels, next < 0 ? 0 : maps * pixels, to + first * out_pixels,
-                    next < 0 ? 0 : maps * out_pixels);
+      if (!channels_last && next >= 0) {
+        const int64_t first = next * kL, maps = std::min<int64_t>(kL, length - first);
+        ahead.group(from + first * pixels, maps * pixels, to + first * out_pixels, maps * out_pixels);
       }
       if (channels_last && std::is_same_v<S, C> && count == kL) {
         product(reinterpret_cast<const C*>(from + at), x.row_stride, x.column_stride, z, panel, out, ahead);

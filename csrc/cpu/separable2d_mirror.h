@@ -145,7 +145,7 @@ class MirroredAxis {
   void panel(const BlockArgs<C>& a, int64_t v, C* folded) const {
     fold<kParts, V>(a.x + v * a.x_vector_step, a.x_inner_step, a.x_vector_step, folded);
     for (int64_t r = 0; r < blocks_.rows(); r += blocks_.block_rows(r)) {
-      if (a.ahead != nullptr) a.ahead->tile();
+      a.ahead->tile();
       block_of_rows<kParts, V>(int(blocks_.block_rows(r)), a, v, r, folded,
                                std::make_index_sequence<kMirrorRows<2 * kParts>>{});
     }

@@ -3,10 +3,12 @@
 // A pooling's coefficients are 0 for every other sample: those are not read.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <utility>
 #include <vector>
 
+#include "blocks.h"
 #include "simd.h"
 
 namespace alias_ops::ALIAS_OPS_ISA {
@@ -19,7 +21,7 @@ class OuterNumber {
     rows_ = without_zeros(in_h);
     columns_ = without_zeros(in_w);
     // The last vector overlaps the one before: what both hold counts once.
-    const int64_t vectors = (width_ + kL - 1) / kL;
+    const int64_t vectors = ceiling(width_, kL);
     weights_.assign(vectors * kL, 0);
     for (int64_t w = 0; w < width_; ++w) {
       const int64_t v = w / kL;

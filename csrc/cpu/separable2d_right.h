@@ -57,8 +57,8 @@ struct RightArgs {
   const C* share;  // factor of the rank-1 term for each row; null without one
   S* y;
   int64_t y_row;
-  Ahead* ahead;    // what to ask for meanwhile
-  int64_t blocks;  // of R rows each, one after the other
+  Ahead* ahead;        // what to ask for meanwhile
+  int64_t blocks = 0;  // of R rows each, one after the other
 };
 
 template <class S, class C, Form form, bool kSplit, int R, int V>
@@ -86,15 +86,7 @@ void right_tile(const RightArgs<S, C>& a) {
       }
       part += inner_step;
     }
-    if constexpr (kSplit) {
-      ALIAS_OPS_UNROLL for (int r = 0; r < R; ++r) {
-        ALIAS_OPS_UNROLL for (int v = 0; v < V; ++v) {
-          const Vec<C> difference = sum[1][r][v];
-          sum[1][r][v] = sum[0][r][v] - difference;
-          sum[0][r][v] += difference;
-        }
-      }
-    }
+    if constexpr (kSplit) join_halves<C>(sum);
     ALIAS_OPS_UNROLL for (int half = 0; half < kParts; ++half) {
       ALIAS_OPS_UNROLL for (int v = 0; v < V; ++v) {
         const int64_t n = a.column + v * kL, at = half * columns + n;

@@ -42,6 +42,18 @@ struct BlockArgs {
   Ahead* ahead = nullptr;  // what to ask for meanwhile
 };
 
+// What S and D of a split axis come to: S s + D d on top, S s - D d below.
+template <class C, int R, int V>
+inline void join_halves(Vec<C> (&sum)[2][R][V]) {
+  ALIAS_OPS_UNROLL for (int r = 0; r < R; ++r) {
+    ALIAS_OPS_UNROLL for (int v = 0; v < V; ++v) {
+      const Vec<C> difference = sum[1][r][v];
+      sum[1][r][v] = sum[0][r][v] - difference;
+      sum[0][r][v] += difference;
+    }
+  }
+}
+
 template <class C, bool kSplit, int R, int V>
 void block(const BlockArgs<C>& a) {
   constexpr int kParts = kSplit ? 2 : 1;
@@ -67,15 +79,7 @@ void block(const BlockArgs<C>& a) {
     coefficient += kParts * R;
     x += x_inner_step;
   }
-  if constexpr (kSplit) {
-    ALIAS_OPS_UNROLL for (int r = 0; r < R; ++r) {
-      ALIAS_OPS_UNROLL for (int v = 0; v < V; ++v) {
-        const Vec<C> difference = sum[1][r][v];
-        sum[1][r][v] = sum[0][r][v] - difference;
-        sum[0][r][v] += difference;
-      }
-    }
-  }
+  if constexpr (kSplit) join_halves<C>(sum);
   if (a.copy != nullptr) {
     const int64_t row_step = a.copy_row_step, vector_step = a.copy_vector_step;
     ALIAS_OPS_UNROLL for (int half = 0; half < kParts; ++half) {
@@ -178,7 +182,7 @@ inline void multiply_as(const Blocks<C>& blocks, BlockArgs<C>& a, int64_t vector
         a.copy_scale = copy_scale + r;
       }
       if (outer != nullptr) a.outer_scale = outer_scale + r;
-      if (a.ahead != nullptr) a.ahead->tile();
+      a.ahead->tile();
       block_of<C, kSplit>(int(blocks.block_rows(r)), columns)(a);
     }
     v += columns;

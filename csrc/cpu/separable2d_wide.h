@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "blocks.h"
 #include "lanes.h"
 #include "parallel.h"
 #include "separable2d_right.h"
@@ -37,7 +38,7 @@ class Wide {
     return plan.terms == 1 && plan.left.form != Form::kHalfIn &&
            plan.left.out * plan.right.out > plan.left.in * plan.right.in;
   }
-  static int64_t whole_vectors(int64_t n) { return (n + kL - 1) / kL * kL; }
+  static int64_t whole_vectors(int64_t n) { return ceiling(n, kL) * kL; }
   bool has_outer() const { return !out_h_.empty(); }
   int64_t left_width() const { return right_first_ ? right_.out : right_.in; }
   // Maps that share a call: of narrow ones three fill a tile of the left product, and rows of several one of the right.
@@ -99,7 +100,7 @@ void Wide<C>::left_product(int64_t term, const C* x, int64_t x_row, int64_t x_ma
     return apply(axis, AxisPanel<C>{x, x_row, x_map, y, y_row, y_map, maps, outer, outer_map, folded, ahead});
   }
   // A ragged end is covered by a vector that overlaps its neighbour, in one panel with it.
-  const int64_t vectors = (width + kL - 1) / kL, whole = width % kL == 0 ? vectors : vectors - 2;
+  const int64_t vectors = ceiling(width, kL), whole = width % kL == 0 ? vectors : vectors - 2;
   const int64_t at = whole * kL, step = width - kL - at;
   for (int64_t map = 0; map < maps; ++map) {
     if (whole > 0) apply(axis, AxisPanel<C>{x, x_row, kL, y, y_row, kL, whole, outer, kL, folded, ahead});
@@ -117,7 +118,7 @@ template <class S>
 void Wide<C>::right_product_of(const C* z, int64_t z_row, int64_t rows, const C* share, S* y, int64_t y_row,
                                Scratch& scratch) const {
   if (!right_.split) {
-    RightArgs<S, C> a{{z, z}, z_row, 0, z, z_row, &right_, 0, share, y, y_row, &scratch.ahead, 0};
+    RightArgs<S, C> a{{z, z}, z_row, 0, z, z_row, &right_, 0, share, y, y_row, &scratch.ahead};
     return right_product(a, rows);
   }
   const C* folded = scratch.folded.data();
@@ -125,8 +126,8 @@ void Wide<C>::right_product_of(const C* z, int64_t z_row, int64_t rows, const C*
     const int64_t count = std::min(kFoldedRows, rows - r);
     fold(z + r * z_row, z_row, count, right_.in, scratch.folded.data(), scratch.half_row);
     RightArgs<S, C> a{
-        {folded, folded + scratch.half_row},    2 * scratch.half_row, 0,     z + r * z_row,  z_row, &right_, 0,
-        share == nullptr ? nullptr : share + r, y + r * y_row,        y_row, &scratch.ahead, 0};
+        {folded, folded + scratch.half_row},    2 * scratch.half_row, 0,     z + r * z_row, z_row, &right_, 0,
+        share == nullptr ? nullptr : share + r, y + r * y_row,        y_row, &scratch.ahead};
     right_product(a, count);
   }
 }
@@ -186,16 +187,15 @@ template <class S>
 void Wide<C>::run(const Separable2dArgs& a, const Runtime& runtime) const {
   const Maps& x = a.x;
   const int64_t maps = x.images * x.channels, area = x.height * x.width, out_area = a.out_height * a.out_width;
-  const int64_t together = batch(), groups = (maps + together - 1) / together;
+  const int64_t together = batch(), groups = ceiling(maps, together);
   const S* first = static_cast<const S*>(x.data);
   parallel(runtime, groups, std::max<int64_t>(1, 32768 / (area * together)), [&](Pieces& pieces) {
     int64_t group = pieces.next();
     if (group < 0) return;
     Scratch scratch(*this);
-    const auto maps_of = [&](int64_t g) { return g < 0 ? 0 : std::min(together, maps - g * together); };
     for (int64_t next; group >= 0; group = next) {
       next = pieces.next();
-      const int64_t map = group * together, count = maps_of(group), size = count * area;
+      const int64_t map = group * together, count = std::min(together, maps - map), size = count * area;
       const S* from = first + map * area;
       const C* source = reinterpret_cast<const C*>(from);
       // Whole vectors are loaded past the end of a map, which must not be the end of x.
@@ -207,9 +207,10 @@ void Wide<C>::run(const Separable2dArgs& a, const Runtime& runtime) const {
         source = scratch.source.data();
       }
       S* y = static_cast<S*>(a.y);
-      const int64_t next_map = std::max<int64_t>(0, next) * together;
-      scratch.ahead.group(first + next_map * area, maps_of(next) * area, y + next_map * out_area,
-                          maps_of(next) * out_area);
+      if (next >= 0) {
+        const int64_t at = next * together, follow = std::min(together, maps - at);
+        scratch.ahead.group(first + at * area, follow * area, y + at * out_area, follow * out_area);
+      }
       if (right_first_) {
         right_then_left(source, count, y + map * out_area, scratch);
       } else {
