@@ -18,10 +18,10 @@ class Grouped {
   Grouped() = default;
   Grouped(const Plan& plan, const Separable2dArgs& a)
       : terms_(plan.terms),
-        right_(plan.right, a.right, 0, plan.terms, plan.out_w, false),
+        right_(plan.right, a.right, 0, plan.terms, {}, plan.out_w, false),
         number_(plan.in_h, plan.in_w),
         out_h_(cast<C>(plan.out_h)) {
-    for (int64_t t = 0; t < terms_; ++t) left_[t] = {plan.left, a.left, t, 1, {}, true};
+    for (int64_t t = 0; t < terms_; ++t) left_[t] = {plan.left, a.left, t, 1, {}, {}, true};
   }
 
   template <class S>
@@ -44,14 +44,14 @@ void Grouped<C>::product(const C* x, int64_t row_step, int64_t column_step, C* z
   constexpr int kL = kLanes<C>;
   const int64_t width = right_.in, row = z_row() * kL, height = left_[0].out;
   for (int64_t t = 0; t < terms_; ++t) {
-    apply(left_[t],
-          AxisPanel<C>{x, row_step, column_step, z + t * width * kL, row, kL, width, nullptr, 0, panel, &ahead});
+    apply(left_[t], AxisPanel<C>{x, row_step, column_step, z + t * width * kL, row, kL, width, nullptr, 0, panel,
+                                 nullptr, &ahead});
   }
   Vec<C> number = {};
   if (!out_h_.empty()) number = number_.of_group(x, row_step, column_step);
   for (int64_t m = 0; m < height; ++m) {
     C* z_m = z + m * row;
-    AxisPanel<C> right{z_m, kL, 0, y + m * right_.out * kL, kL, 0, 1, nullptr, 0, nullptr, &ahead};
+    AxisPanel<C> right{z_m, kL, 0, y + m * right_.out * kL, kL, 0, 1, nullptr, 0, nullptr, nullptr, &ahead};
     if (!out_h_.empty()) {
       C* share = z_m + width * terms_ * kL;
       store(share, out_h_[m] * number);

@@ -43,6 +43,14 @@ class OuterNumber {
     return sum_of_lanes<C>(sum);
   }
 
+  // Of a map whose in_h^T x a product of its columns has left in `taken`, vector by vector.
+  C of_taken(const C* taken) const {
+    const int64_t vectors = int64_t(weights_.size()) / kL;
+    Vec<C> sum = load(weights_.data()) * load_first(taken, width_);
+    for (int64_t v = 1; v < vectors; ++v) sum += load(weights_.data() + v * kL) * load(taken + v * kL);
+    return sum_of_lanes<C>(sum);
+  }
+
   // Of as many maps as a vector has lanes.
   Vec<C> of_group(const C* x, int64_t row_step, int64_t column_step) const {
     Vec<C> sum = {};

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <vector>
 
-#include "separable2d_mirror.h"
+#include "separable2d_mirrored.h"
 #include "separable2d_outer.h"
 
 namespace alias_ops::ALIAS_OPS_ISA {
@@ -176,8 +176,9 @@ struct Plan {
   }
 };
 
-// Dense rows and columns, of a half where split, from which a mirrored axis is faster; benchmarks/NOTES.md.
-inline constexpr int64_t kMirrorFrom = 12;
+// Dense rows and columns from which a mirrored axis is faster: in all where its leaves stay in registers, otherwise of
+// a half where it is split; benchmarks/NOTES.md.
+inline constexpr int64_t kMirrorResidentFrom = 13, kMirrorFrom = 12;
 
 template <class C>
 inline std::vector<C> cast(const std::vector<double>& v) {
@@ -192,21 +193,27 @@ struct TiledAxis : Axis {
   std::vector<C> scale, outer_scale;  // of the copied samples; of the rank-1 term at the dense rows
 
   TiledAxis() = default;
-  TiledAxis(const Axis& axis, const Factor& factor, int64_t term, int64_t terms, const std::vector<double>& out,
-            bool may_mirror)
+  TiledAxis(const Axis& axis, const Factor& factor, int64_t term, int64_t terms, const std::vector<double>& in,
+            const std::vector<double>& out, bool may_mirror)
       : Axis(axis) {
     const int64_t rows = dense_rows() / parts(), inner = dense_columns() / parts();
+    const bool pays = MirroredAxis<C>::is_resident(parts(), ceiling(inner, 2))
+                          ? std::min(dense_rows(), dense_columns()) >= kMirrorResidentFrom
+                          : std::min(rows, inner) >= kMirrorFrom;
     scale = cast<C>(copy_scale(MatrixView(factor, term, axis.out, axis.in)));
     if (!out.empty()) outer_scale = cast<C>(at_dense_rows(out));
-    if (may_mirror && std::min(rows, inner) >= kMirrorFrom) {
+    if (may_mirror && pays) {
       const MatrixView a(factor, term, axis.out, axis.in);
       const auto element = [&](int part, int64_t r, int64_t k) {
         return coefficient(part, k, [&](int64_t c) { return a(dense_row(r), c); });
       };
       const Mirror mirror = find_mirror(int(parts()), rows, inner, 1e-14 * largest_of(a), element);
       if (mirror.found) {
+        const auto taken = [&](int part, int64_t k) {
+          return in.empty() ? 0 : coefficient(part, k, [&](int64_t c) { return in[c]; });
+        };
         mirrored = MirroredAxis<C>(
-            mirror, int(parts()), axis.in / 2, axis.out / 2, element, [&](int64_t k) { return dense_column(k); },
+            mirror, int(parts()), axis.in / 2, axis.out / 2, element, taken, [&](int64_t k) { return dense_column(k); },
             [&](int64_t r) { return dense_row(r); });
         return;
       }
@@ -228,6 +235,7 @@ struct AxisPanel {
   const C* outer = nullptr;  // the rank-1 term's vector, if this product adds it
   int64_t outer_vector_step = 0;
   C* scratch = nullptr;  // of a mirrored axis
+  C* taken = nullptr;    // of one that takes
   Ahead* ahead = nullptr;
 };
 
@@ -281,6 +289,7 @@ inline void apply(const TiledAxis<C>& axis, const AxisPanel<C>& p) {
     a.outer_vector_step = p.outer_vector_step;
     a.outer_scale_half = axis.dense_rows() / 2;
   }
+  a.taken = p.taken;
   a.ahead = p.ahead;
   if (axis.mirrored.found()) return axis.mirrored.run(a, p.vectors, p.scratch);
   if (axis.form == Form::kHalfIn) a.x += p.x_step, a.x_inner_step = 2 * p.x_step;

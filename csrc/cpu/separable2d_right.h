@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "aligned.h"
 #include "separable2d_plan.h"
 
 namespace alias_ops::ALIAS_OPS_ISA {
@@ -13,7 +14,7 @@ namespace alias_ops::ALIAS_OPS_ISA {
 template <class C>
 struct RightPanel : Axis {
   int64_t inner = 0, columns = 0;
-  std::vector<C> values, outer, scale;  // the last two [parts][columns]
+  Aligned<C> values, outer, scale;  // the last two [parts][columns]
 
   RightPanel() = default;
   RightPanel(const Plan& plan, const Factor& factor) : Axis(plan.right) {
@@ -38,8 +39,8 @@ struct RightPanel : Axis {
   }
 
  private:
-  std::vector<C> padded_halves(const std::vector<double>& v) const {
-    std::vector<C> padded(parts() * columns, 0);
+  Aligned<C> padded_halves(const std::vector<double>& v) const {
+    Aligned<C> padded(parts() * columns, 0);
     const int64_t half = int64_t(v.size()) / parts();
     for (int64_t i = 0; i < half * parts(); ++i) padded[i / half * columns + i % half] = C(v[i]);
     return padded;

@@ -39,6 +39,7 @@ struct BlockArgs {
   const C* outer = nullptr;
   const C* outer_scale = nullptr;
   int64_t outer_vector_step = 0, outer_scale_half = 0;
+  C* taken = nullptr;      // where a mirrored axis puts what it takes from every vector: of the rank-1 term, in_h^T x
   Ahead* ahead = nullptr;  // what to ask for meanwhile
 };
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "aligned.h"
 #include "blocks.h"
 #include "lanes.h"
 #include "parallel.h"
@@ -23,7 +24,7 @@ class Wide {
         number_(plan.in_h, plan.in_w),
         out_h_(cast<C>(plan.out_h)),
         out_w_(cast<C>(plan.out_w)) {
-    for (int64_t t = 0; t < terms_; ++t) left_[t] = {plan.left, a.left, t, 1, plan.out_h, true};
+    for (int64_t t = 0; t < terms_; ++t) left_[t] = {plan.left, a.left, t, 1, plan.in_h, plan.out_h, true};
   }
 
   template <class S>
@@ -41,6 +42,9 @@ class Wide {
   static int64_t whole_vectors(int64_t n) { return ceiling(n, kL) * kL; }
   bool has_outer() const { return !out_h_.empty(); }
   int64_t left_width() const { return right_first_ ? right_.out : right_.in; }
+  // Whether the left product leaves what the rank-1 term's number is made of, and how much of it a map.
+  bool takes() const { return has_outer() && !right_first_ && left_[0].mirrored.takes(); }
+  int64_t taken_row() const { return whole_vectors(left_width()); }
   // Maps that share a call: of narrow ones three fill a tile of the left product, and rows of several one of the right.
   int64_t batch() const {
     const int64_t rows = right_first_ ? left_[0].in : left_[0].out, maps = std::max<int64_t>(1, 32 / rows);
@@ -69,9 +73,9 @@ class Wide {
 // One thread's.
 template <class C>
 struct Wide<C>::Scratch {
-  int64_t row, half_row;   // of `between` and `outer`, of `folded`
-  std::vector<C> between;  // the two products: [map][row of the first's result][row]
-  std::vector<C> folded, panel, share, outer, source, whole;
+  int64_t row, half_row;  // of `between` and `outer`, of `folded`
+  Aligned<C> between;     // the two products: [map][row of the first's result][row]
+  Aligned<C> folded, panel, taken, share, outer, source, whole;
   Ahead ahead;
 
   explicit Scratch(const Wide& w) {
@@ -85,6 +89,7 @@ struct Wide<C>::Scratch {
     if (!w.has_outer()) return;
     if (w.right_first_) outer.resize(maps * row);
     if (!w.right_first_) share.resize(rows);
+    if (w.takes()) taken.resize(maps * w.taken_row());
   }
 };
 
@@ -94,22 +99,24 @@ void Wide<C>::left_product(int64_t term, const C* x, int64_t x_row, int64_t x_ma
                            int64_t maps, const C* outer, int64_t outer_map, Scratch& scratch) const {
   const TiledAxis<C>& axis = left_[term];
   const int64_t width = left_width();
-  C* folded = scratch.panel.data();
+  C *folded = scratch.panel.data(), *taken = takes() ? scratch.taken.data() : nullptr;
   Ahead* ahead = &scratch.ahead;
   if (width <= kL) {
-    return apply(axis, AxisPanel<C>{x, x_row, x_map, y, y_row, y_map, maps, outer, outer_map, folded, ahead});
+    return apply(axis, AxisPanel<C>{x, x_row, x_map, y, y_row, y_map, maps, outer, outer_map, folded, taken, ahead});
   }
   // A ragged end is covered by a vector that overlaps its neighbour, in one panel with it.
   const int64_t vectors = ceiling(width, kL), whole = width % kL == 0 ? vectors : vectors - 2;
   const int64_t at = whole * kL, step = width - kL - at;
   for (int64_t map = 0; map < maps; ++map) {
-    if (whole > 0) apply(axis, AxisPanel<C>{x, x_row, kL, y, y_row, kL, whole, outer, kL, folded, ahead});
+    if (whole > 0) apply(axis, AxisPanel<C>{x, x_row, kL, y, y_row, kL, whole, outer, kL, folded, taken, ahead});
     if (whole < vectors) {
       apply(axis, AxisPanel<C>{x + at, x_row, step, y + at, y_row, step, vectors - whole,
-                               outer == nullptr ? nullptr : outer + at, step, folded, ahead});
+                               outer == nullptr ? nullptr : outer + at, step, folded,
+                               taken == nullptr ? nullptr : taken + at, ahead});
     }
     x += x_map, y += y_map;
     if (outer != nullptr) outer += outer_map;
+    if (taken != nullptr) taken += taken_row();
   }
 }
 
@@ -143,7 +150,8 @@ void Wide<C>::left_then_right(const C* x, int64_t maps, S* y, Scratch& scratch) 
   const C* share = nullptr;
   if (has_outer()) {
     for (int64_t map = 0; map < maps; ++map) {
-      const C number = number_.of(x + map * left_[0].in * width);
+      const C number = takes() ? number_.of_taken(scratch.taken.data() + map * taken_row())
+                               : number_.of(x + map * left_[0].in * width);
       for (int64_t m = 0; m < height; ++m) scratch.share[map * height + m] = out_h_[m] * number;
     }
     share = scratch.share.data();
