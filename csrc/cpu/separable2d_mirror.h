@@ -22,6 +22,15 @@ struct Mirror {
   std::vector<std::array<int64_t, 2>> rows, columns;  // pairs, then those that are their own image, with -1
   int64_t row_pairs = 0, column_pairs = 0;
   std::vector<bool> odd;  // [part][column that is its own image]: whether it belongs to V
+
+  // Of a number that belongs to each dense column, the coefficient of a leaf's column c: of V of a part, or of U.
+  template <class Coefficient>
+  double of_leaf(int part, bool of_v, int64_t c, Coefficient a) const {
+    const auto [k, turned] = columns[c];
+    const int64_t alone = int64_t(columns.size()) - column_pairs;
+    if (turned < 0) return odd[part * alone + c - column_pairs] == of_v ? a(part, k) : 0.0;
+    return 0.5 * (of_v ? a(part, k) - a(part, turned) : a(part, k) + a(part, turned));
+  }
 };
 
 inline std::vector<std::array<int64_t, 2>> orbits(const Turn& turn, int64_t& pairs) {

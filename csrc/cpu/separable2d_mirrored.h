@@ -98,22 +98,17 @@ class MirroredAxis {
   MirroredAxis(const Mirror& m, int parts, int64_t half_in, int64_t half_out, Element a, Taken taken, InRow in_row,
                OutRow out_row)
       : parts_(parts), half_in_(half_in), half_out_(half_out), rows_(m.rows), columns_(m.columns) {
-    const int64_t rows = int64_t(m.rows.size()), inner = int64_t(m.columns.size()), alone = inner - m.column_pairs;
-    const auto of_leaf = [&](int leaf, int64_t c, auto coefficient) {
-      const int part = leaf / 2;
-      const bool odd = leaf % 2 == 1;
-      const auto [k, turned] = m.columns[c];
-      if (turned < 0) return m.odd[part * alone + c - m.column_pairs] == odd ? coefficient(part, k) : 0.0;
-      return 0.5 * (odd ? coefficient(part, k) - coefficient(part, turned)
-                        : coefficient(part, k) + coefficient(part, turned));
-    };
+    const int64_t rows = int64_t(m.rows.size()), inner = int64_t(m.columns.size());
     const auto element = [&](int leaf, int64_t i, int64_t c) {
-      return of_leaf(leaf, c, [&](int part, int64_t k) { return a(part, m.rows[i][0], k); });
+      return m.of_leaf(leaf / 2, leaf % 2 == 1, c, [&](int part, int64_t k) { return a(part, m.rows[i][0], k); });
     };
     if (is_resident(parts, inner)) {
       blocks_ = Blocks<C>(1, 1, rows, 2 * parts * inner,
                           [&](int, int64_t r, int64_t i) { return element(int(i / inner), r, i % inner); });
-      for (int64_t i = 0; i < 2 * parts * inner; ++i) taken_.push_back(C(of_leaf(int(i / inner), i % inner, taken)));
+      for (int64_t i = 0; i < 2 * parts * inner; ++i) {
+        const int leaf = int(i / inner);
+        taken_.push_back(C(m.of_leaf(leaf / 2, leaf % 2 == 1, i % inner, taken)));
+      }
     } else {
       const int64_t most = parts == 2 ? kMirrorRows<4> : kMirrorRows<2>;
       blocks_ = Blocks<C>(2 * parts, most, rows, inner, element);

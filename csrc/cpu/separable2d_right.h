@@ -62,6 +62,62 @@ struct RightArgs {
   int64_t blocks = 0;  // of R rows each, one after the other
 };
 
+// A vector of outputs, n and the following of `width`: what they add to their sums, and where they go.
+template <class S, class C, Form form>
+class RightColumns {
+ public:
+  // Coefficients of the rank-1 term, if it is `shared`, and of the copied samples lie `at` so much.
+  RightColumns(const Aligned<C>& outer, const Aligned<C>& scale, bool shared, int64_t at, int64_t n, int64_t width)
+      : n_(n), width_(width) {
+    if (shared) outer_ = load(outer.data() + at);
+    if constexpr (form != Form::kDense) scale_ = load(scale.data() + at);
+  }
+
+  // R rows: sum(r) -> their sums; z and y as of RightArgs, of the width's first output.
+  template <int R, class Sum>
+  [[gnu::always_inline]] void finish(Sum sum_of, const C* share, const C* z, int64_t z_row, S* y, int64_t y_row) const {
+    constexpr int kL = kLanes<C>;
+    Vec<C> sum[R];
+    ALIAS_OPS_UNROLL for (int r = 0; r < R; ++r) sum[r] = sum_of(r);
+    if (share != nullptr) {
+      ALIAS_OPS_UNROLL for (int r = 0; r < R; ++r) sum[r] += share[r] * outer_;
+    }
+    if constexpr (form == Form::kHalfIn) {
+      ALIAS_OPS_UNROLL for (int r = 0; r < R; ++r) {
+        const C* pairs = z + r * z_row + 2 * n_;
+        sum[r] += scale_ * shuffle<C>(load(pairs), load(pairs + kL), Even<C>{});
+      }
+    }
+    if constexpr (form == Form::kHalfOut) {
+      const int64_t left = width_ - 2 * n_;
+      S* pairs = y + 2 * n_;
+      const auto even = [&](int r) { return scale_ * load(z + r * z_row + n_); };
+      if (left >= 2 * kL) {
+        ALIAS_OPS_UNROLL for (int r = 0; r < R; ++r) {
+          const Vec<C> copied = even(r);
+          store(pairs + r * y_row, shuffle<C>(copied, sum[r], LowerInterleaved<C>{}));
+          store(pairs + r * y_row + kL, shuffle<C>(copied, sum[r], UpperInterleaved<C>{}));
+        }
+      } else {
+        ALIAS_OPS_UNROLL for (int r = 0; r < R; ++r) {
+          const Vec<C> copied = even(r);
+          store_first(pairs + r * y_row, shuffle<C>(copied, sum[r], LowerInterleaved<C>{}), std::max<int64_t>(0, left));
+          store_first(pairs + r * y_row + kL, shuffle<C>(copied, sum[r], UpperInterleaved<C>{}),
+                      std::max<int64_t>(0, left - kL));
+        }
+      }
+    } else if (n_ + kL <= width_) {
+      ALIAS_OPS_UNROLL for (int r = 0; r < R; ++r) store(y + r * y_row + n_, sum[r]);
+    } else {
+      ALIAS_OPS_UNROLL for (int r = 0; r < R; ++r) store_first(y + r * y_row + n_, sum[r], width_ - n_);
+    }
+  }
+
+ private:
+  Vec<C> outer_, scale_;
+  int64_t n_, width_;
+};
+
 template <class S, class C, Form form, bool kSplit, int R, int V>
 void right_tile(const RightArgs<S, C>& a) {
   constexpr int kL = kLanes<C>, kParts = kSplit ? 2 : 1;
@@ -90,45 +146,11 @@ void right_tile(const RightArgs<S, C>& a) {
     if constexpr (kSplit) join_halves<C>(sum);
     ALIAS_OPS_UNROLL for (int half = 0; half < kParts; ++half) {
       ALIAS_OPS_UNROLL for (int v = 0; v < V; ++v) {
-        const int64_t n = a.column + v * kL, at = half * columns + n;
-        const C* z = z_rows + half * half_in;
-        S* y = y_rows + half * half_out;
-        if (share != nullptr) {
-          const Vec<C> outer = load(panel.outer.data() + at);
-          ALIAS_OPS_UNROLL for (int r = 0; r < R; ++r) sum[half][r][v] += share[r] * outer;
-        }
-        if constexpr (form == Form::kHalfIn) {
-          const Vec<C> scale = load(panel.scale.data() + at);
-          ALIAS_OPS_UNROLL for (int r = 0; r < R; ++r) {
-            const C* pairs = z + r * z_row + 2 * n;
-            sum[half][r][v] += scale * shuffle<C>(load(pairs), load(pairs + kL), Even<C>{});
-          }
-        }
-        if constexpr (form == Form::kHalfOut) {
-          const Vec<C> scale = load(panel.scale.data() + at);
-          const int64_t left = half_out - 2 * n;
-          S* pairs = y + 2 * n;
-          const auto even = [&](int r) { return scale * load(z + r * z_row + n); };
-          if (left >= 2 * kL) {
-            ALIAS_OPS_UNROLL for (int r = 0; r < R; ++r) {
-              const Vec<C> copied = even(r);
-              store(pairs + r * y_row, shuffle<C>(copied, sum[half][r][v], LowerInterleaved<C>{}));
-              store(pairs + r * y_row + kL, shuffle<C>(copied, sum[half][r][v], UpperInterleaved<C>{}));
-            }
-          } else {
-            ALIAS_OPS_UNROLL for (int r = 0; r < R; ++r) {
-              const Vec<C> copied = even(r);
-              store_first(pairs + r * y_row, shuffle<C>(copied, sum[half][r][v], LowerInterleaved<C>{}),
-                          std::max<int64_t>(0, left));
-              store_first(pairs + r * y_row + kL, shuffle<C>(copied, sum[half][r][v], UpperInterleaved<C>{}),
-                          std::max<int64_t>(0, left - kL));
-            }
-          }
-        } else if (n + kL <= half_out) {
-          ALIAS_OPS_UNROLL for (int r = 0; r < R; ++r) store(y + r * y_row + n, sum[half][r][v]);
-        } else {
-          ALIAS_OPS_UNROLL for (int r = 0; r < R; ++r) store_first(y + r * y_row + n, sum[half][r][v], half_out - n);
-        }
+        const int64_t n = a.column + v * kL;
+        const RightColumns<S, C, form> columns_of(panel.outer, panel.scale, share != nullptr, half * columns + n, n,
+                                                  half_out);
+        columns_of.template finish<R>([&](int r) { return sum[half][r][v]; }, share, z_rows + half * half_in, z_row,
+                                      y_rows + half * half_out, y_row);
       }
     }
     first += R * row, z_rows += R * z_row, y_rows += R * y_row;

@@ -242,6 +242,10 @@ struct Even {
   constexpr int operator()(int i) const { return 2 * i; }
 };
 template <class T>
+struct Odd {
+  constexpr int operator()(int i) const { return 2 * i + 1; }
+};
+template <class T>
 struct LowerInterleaved {
   constexpr int operator()(int i) const { return i / 2 + (i % 2) * kLanes<T>; }
 };
@@ -250,10 +254,63 @@ struct UpperInterleaved {
   constexpr int operator()(int i) const { return i / 2 + kLanes<T> / 2 + (i % 2) * kLanes<T>; }
 };
 
+template <class T, int Distance>
+struct Swapped {
+  constexpr int operator()(int i) const { return i ^ Distance; }
+};
 template <class T, int Step>
 struct Rotated {
   constexpr int operator()(int i) const { return (i + Step) % kLanes<T>; }
 };
+
+// Four neighbours again and again.
+template <class T>
+inline Vec<T> load_quad(const T* p) {
+  Vec<T> v;
+#if defined(__AVX512F__)
+  // Masks of all lanes: without one GCC 12's own header warns of what it leaves undefined.
+  if constexpr (std::is_same_v<T, float>) {
+    const __m512 quads = _mm512_maskz_broadcast_f32x4(__mmask16(0xffff), _mm_loadu_ps(p));
+    std::memcpy(&v, &quads, sizeof v);
+    return v;
+  }
+  if constexpr (std::is_same_v<T, double>) {
+    const __m512d quads = _mm512_maskz_broadcast_f64x4(__mmask8(0xff), _mm256_loadu_pd(p));
+    std::memcpy(&v, &quads, sizeof v);
+    return v;
+  }
+#endif
+  for (int i = 0; i < kLanes<T>; ++i) v[i] = p[i % 4];
+  return v;
+}
+
+// Lane i is number index[i] of the lanes of a and, after them, of b.
+template <class T>
+using LaneIndex = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
+template <class T>
+inline Vec<T> pick(Vec<T> a, Vec<T> b, Vec<LaneIndex<T>> index) {
+  Vec<T> v;
+#if defined(__AVX512F__)
+  __m512i lanes;
+  std::memcpy(&lanes, &index, sizeof lanes);
+  if constexpr (std::is_same_v<T, float>) {
+    __m512 first, second;
+    std::memcpy(&first, &a, sizeof a), std::memcpy(&second, &b, sizeof b);
+    first = _mm512_permutex2var_ps(first, lanes, second);
+    std::memcpy(&v, &first, sizeof v);
+    return v;
+  }
+  if constexpr (std::is_same_v<T, double>) {
+    __m512d first, second;
+    std::memcpy(&first, &a, sizeof a), std::memcpy(&second, &b, sizeof b);
+    first = _mm512_permutex2var_pd(first, lanes, second);
+    std::memcpy(&v, &first, sizeof v);
+    return v;
+  }
+#endif
+  for (int i = 0; i < kLanes<T>; ++i) v[i] = index[i] < kLanes<T> ? a[index[i]] : b[index[i] - kLanes<T>];
+  return v;
+}
 
 template <class T, int Step = kLanes<T> / 2>
 inline T sum_of_lanes(Vec<T> v) {
