@@ -28,9 +28,13 @@ inline constexpr int kMirrorRows = kRegisters == 32 ? (kLeaves == 4 ? 3 : 4) : 4
 template <int kLeaves>
 inline constexpr int kMirrorColumns = kRegisters == 32 && kLeaves == 4 ? 2 : 3;
 
+// What rows add to their sums, known when compiled or seen from the arguments. Never both: what copies samples comes
+// first, what adds the rank-1 term last.
+enum class Adds { kNothing, kCopied, kOuter, kAsArguments };
+
 // What becomes of the sums of a pair of rows: both rows, in every half. Holds copies of the arguments, which the
 // compiler would read again after each store.
-template <class C, int V>
+template <class C, int V, Adds kAdds>
 class MirroredRows {
  public:
   MirroredRows(const BlockArgs<C>& a, int64_t first_vector, int64_t half)
@@ -70,11 +74,11 @@ class MirroredRows {
  private:
   // Copied sample and rank-1 term of one row, then the row.
   void store_row(int64_t at, int64_t dense, Vec<C> (&sum)[V]) const {
-    if (copy_ != nullptr) {
+    if (kAdds == Adds::kCopied || (kAdds == Adds::kAsArguments && copy_ != nullptr)) {
       const C scale = copy_scale_[at], *from = copy_ + at * copy_row_;
       ALIAS_OPS_UNROLL for (int v = 0; v < V; ++v) sum[v] += scale * load(from + v * copy_vector_);
     }
-    if (outer_ != nullptr) {
+    if (kAdds == Adds::kOuter || (kAdds == Adds::kAsArguments && outer_ != nullptr)) {
       const C scale = outer_scale_[dense];
       ALIAS_OPS_UNROLL for (int v = 0; v < V; ++v) sum[v] += scale * load(outer_ + v * outer_vector_);
     }
@@ -139,7 +143,7 @@ class MirroredAxis {
   template <int kParts>
   void run_as(const BlockArgs<C>& a, int64_t vectors, C* scratch) const {
     if constexpr (kResident > 0) {
-      if (takes()) return resident_of<kParts>(a, vectors, std::make_index_sequence<kResident / (2 * kParts)>{});
+      if (takes()) return run_resident<kParts>(a, vectors);
     }
     constexpr int kMost = kMirrorColumns<2 * kParts>;
     for (int64_t v = 0; v < vectors;) {
@@ -153,14 +157,22 @@ class MirroredAxis {
     }
   }
 
-  template <int kParts, size_t... K>
+  template <int kParts>
+  void run_resident(const BlockArgs<C>& a, int64_t vectors) const {
+    constexpr auto sizes = std::make_index_sequence<kResident / (2 * kParts)>{};
+    if (a.copy != nullptr) return resident_of<kParts, Adds::kCopied>(a, vectors, sizes);
+    if (a.outer != nullptr) return resident_of<kParts, Adds::kOuter>(a, vectors, sizes);
+    resident_of<kParts, Adds::kNothing>(a, vectors, sizes);
+  }
+
+  template <int kParts, Adds kAdds, size_t... K>
   void resident_of(const BlockArgs<C>& a, int64_t vectors, std::index_sequence<K...>) const {
     using Run = void (MirroredAxis::*)(const BlockArgs<C>&, int64_t) const;
-    static constexpr Run table[] = {&MirroredAxis::resident<kParts, int(K) + 1>...};
+    static constexpr Run table[] = {&MirroredAxis::resident<kParts, kAdds, int(K) + 1>...};
     (this->*table[columns_.size() - 1])(a, vectors);
   }
 
-  template <int kParts, int K>
+  template <int kParts, Adds kAdds, int K>
   void resident(const BlockArgs<C>& a, int64_t vectors) const {
     constexpr int kLeaves = 2 * kParts;
     const std::array<int64_t, 2>*rows = rows_.data(), *dense_rows = dense_rows_.data();
@@ -181,7 +193,7 @@ class MirroredAxis {
         ALIAS_OPS_UNROLL for (int leaf = 0; leaf < kLeaves; ++leaf) taken += sum_of(taken_.data(), leaf);
         store(a.taken + v * kLanes<C>, taken);
       }
-      const MirroredRows<C, 1> ends(a, v, half_out_);
+      const MirroredRows<C, 1, kAdds> ends(a, v, half_out_);
       const C* coefficient = blocks_.block(0);
       for (int64_t r = 0; r < count; ++r) {
         Vec<C> sum[kLeaves][1];
@@ -258,7 +270,7 @@ class MirroredAxis {
       coefficient += kLeaves * R;
       folded += kLeaves * V * kL;
     }
-    const MirroredRows<C, V> ends(a, first_vector, half_out_);
+    const MirroredRows<C, V, Adds::kAsArguments> ends(a, first_vector, half_out_);
     const std::array<int64_t, 2>*rows = rows_.data() + row, *dense_rows = dense_rows_.data() + row;
     ALIAS_OPS_UNROLL for (int r = 0; r < R; ++r) ends.finish(rows[r], dense_rows[r], sum[r]);
   }
