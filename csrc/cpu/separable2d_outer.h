@@ -29,7 +29,7 @@ class OuterNumber {
     }
   }
 
-  // Of a map whose rows lie side by side.
+  // Of a map wider than a vector.
   C of(const C* x) const {
     const int64_t vectors = int64_t(weights_.size()) / kL;
     Vec<C> sum = {};
@@ -41,6 +41,14 @@ class OuterNumber {
       if (left == 1) sum += columns<1>(x, v), v += 1;
     }
     return sum_of_lanes<C>(sum);
+  }
+
+  // Of `maps` maps one after the other, each narrower than a vector or as wide: number(map, value).
+  template <class Number>
+  void of_narrow(const C* x, int64_t map_step, int64_t maps, Number number) const {
+    int64_t map = 0;
+    for (; map + 3 <= maps; map += 3) narrow<3>(x + map * map_step, map_step, map, number);
+    for (; map < maps; ++map) narrow<1>(x + map * map_step, map_step, map, number);
   }
 
   // Of a map whose in_h^T x a product of its columns has left in `taken`, vector by vector.
@@ -83,9 +91,7 @@ class OuterNumber {
     Vec<C> even[V] = {}, odd[V] = {};
     const auto add = [&](const std::pair<int64_t, C>& row, Vec<C>(&sum)[V]) {
       const C* from = x + row.first * width_;
-      ALIAS_OPS_UNROLL for (int i = 0; i < V; ++i) {
-        sum[i] += row.second * (V == 1 ? load_first(from + at[i], width_) : load(from + at[i]));
-      }
+      ALIAS_OPS_UNROLL for (int i = 0; i < V; ++i) { sum[i] += row.second * load(from + at[i]); }
     };
     size_t i = 0;
     for (; i + 1 < rows_.size(); i += 2) add(rows_[i], even), add(rows_[i + 1], odd);
@@ -93,6 +99,16 @@ class OuterNumber {
     Vec<C> sum = {};
     ALIAS_OPS_UNROLL for (int j = 0; j < V; ++j) sum += load(weights_.data() + (v + j) * kL) * (even[j] + odd[j]);
     return sum;
+  }
+
+  template <int M, class Number>
+  void narrow(const C* x, int64_t map_step, int64_t first, Number number) const {
+    Vec<C> sum[M] = {};
+    for (const auto& [h, of_row] : rows_) {
+      ALIAS_OPS_UNROLL for (int m = 0; m < M; ++m) sum[m] += of_row * load_first(x + m * map_step + h * width_, width_);
+    }
+    const Vec<C> weights = load(weights_.data());
+    ALIAS_OPS_UNROLL for (int m = 0; m < M; ++m) number(first + m, sum_of_lanes<C>(weights * sum[m]));
   }
 
   int64_t width_ = 0;

@@ -58,6 +58,8 @@ class Wide {
   template <class S>
   void right_product_of(const C* z, int64_t z_row, int64_t rows, const C* share, S* y, int64_t y_row,
                         Scratch& scratch) const;
+  template <class Number>
+  void each_number(const C* x, int64_t maps, const Scratch& scratch, Number number) const;
   template <class S>
   void left_then_right(const C* x, int64_t maps, S* y, Scratch& scratch) const;
   template <class S>
@@ -162,6 +164,20 @@ void Wide<C>::right_product_of(const C* z, int64_t z_row, int64_t rows, const C*
   }
 }
 
+// number(map, in_h^T x in_w) for the maps of a group.
+template <class C>
+template <class Number>
+void Wide<C>::each_number(const C* x, int64_t maps, const Scratch& scratch, Number number) const {
+  const int64_t area = left_[0].in * right_.in;
+  if (takes()) {
+    for (int64_t map = 0; map < maps; ++map) number(map, number_.of_taken(scratch.taken.data() + map * taken_row()));
+  } else if (right_.in <= kL) {
+    number_.of_narrow(x, area, maps, number);
+  } else {
+    for (int64_t map = 0; map < maps; ++map) number(map, number_.of(x + map * area));
+  }
+}
+
 template <class C>
 template <class S>
 void Wide<C>::left_then_right(const C* x, int64_t maps, S* y, Scratch& scratch) const {
@@ -172,11 +188,9 @@ void Wide<C>::left_then_right(const C* x, int64_t maps, S* y, Scratch& scratch) 
   }
   const C* share = nullptr;
   if (has_outer()) {
-    for (int64_t map = 0; map < maps; ++map) {
-      const C number = takes() ? number_.of_taken(scratch.taken.data() + map * taken_row())
-                               : number_.of(x + map * left_[0].in * width);
+    each_number(x, maps, scratch, [&](int64_t map, C number) {
       for (int64_t m = 0; m < height; ++m) scratch.share[map * height + m] = out_h_[m] * number;
-    }
+    });
     share = scratch.share.data();
   }
   right_product_of(between, row, maps * height, share, y, right_.out, scratch);
@@ -190,10 +204,9 @@ void Wide<C>::right_then_left(const C* x, int64_t maps, S* y, Scratch& scratch) 
   right_product_of(x, right_.in, maps * height, nullptr, between, row, scratch);
   const C* outer = nullptr;
   if (has_outer()) {
-    for (int64_t map = 0; map < maps; ++map) {
-      const C number = number_.of(x + map * height * right_.in);
+    each_number(x, maps, scratch, [&](int64_t map, C number) {
       for (int64_t n = 0; n < out_width; ++n) scratch.outer[map * row + n] = out_w_[n] * number;
-    }
+    });
     outer = scratch.outer.data();
   }
   if constexpr (std::is_same_v<S, C>) {
