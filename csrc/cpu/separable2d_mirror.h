@@ -23,6 +23,14 @@ struct Mirror {
   int64_t row_pairs = 0, column_pairs = 0;
   std::vector<bool> odd;  // [part][column that is its own image]: whether it belongs to V
 
+  // Nothing turned around: every row and column for itself.
+  static Mirror none(int64_t rows, int64_t columns) {
+    Mirror m;
+    for (int64_t r = 0; r < rows; ++r) m.rows.push_back({r, -1});
+    for (int64_t c = 0; c < columns; ++c) m.columns.push_back({c, -1});
+    return m;
+  }
+
   // Of a number that belongs to each dense column, the coefficient of a leaf's column c: of V of a part, or of U.
   template <class Coefficient>
   double of_leaf(int part, bool of_v, int64_t c, Coefficient a) const {

@@ -8,7 +8,7 @@
 #include "blocks.h"
 #include "lanes.h"
 #include "parallel.h"
-#include "separable2d_quads.h"
+#include "separable2d_leaves.h"
 
 namespace alias_ops::ALIAS_OPS_ISA {
 
@@ -21,7 +21,7 @@ class Wide {
       : terms_(plan.terms),
         right_first_(starts_right(plan)),
         right_(plan, a.right),
-        quads_(plan, a.right),
+        right_leaves_(plan, a.right),
         number_(plan.in_h, plan.in_w),
         out_h_(cast<C>(plan.out_h)),
         out_w_(cast<C>(plan.out_w)) {
@@ -69,7 +69,7 @@ class Wide {
   bool right_first_ = false;
   TiledAxis<C> left_[2];
   RightPanel<C> right_;
-  RightQuads<C> quads_;  // in place of it, where found
+  RightLeaves<C> right_leaves_;  // in place of it, where found
   OuterNumber<C> number_;
   std::vector<C> out_h_, out_w_;
 };
@@ -89,7 +89,7 @@ struct Wide<C>::Scratch {
     half_row = whole_vectors(w.right_.in / 2);
     between.resize(rows * row + kSlack);
     if (w.right_.split) folded.resize(2 * half_row * std::min(rows, kFoldedRows));
-    if (w.quads_.found()) folded.resize(w.quads_.folded_row() * std::min(rows, kFoldedRows));
+    if (w.right_leaves_.found()) folded.resize(w.right_leaves_.folded_row() * std::min(rows, kFoldedRows));
     if (w.left_[0].mirrored.found()) panel.resize(w.left_[0].mirrored.scratch());
     if (!w.has_outer()) return;
     if (w.right_first_) outer.resize(maps * row);
@@ -129,11 +129,11 @@ template <class C>
 template <class S>
 void Wide<C>::right_product_of(const C* z, int64_t z_row, int64_t rows, const C* share, S* y, int64_t y_row,
                                Scratch& scratch) const {
-  if (quads_.found()) {
+  if (right_leaves_.found()) {
     for (int64_t r = 0; r < rows; r += kFoldedRows) {
-      const int64_t count = std::min(kFoldedRows, rows - r), folded_row = quads_.folded_row();
+      const int64_t count = std::min(kFoldedRows, rows - r), folded_row = right_leaves_.folded_row();
       const C *from = z + r * z_row, *folded = scratch.folded.data();
-      quads_.fold(from, z_row, count, scratch.folded.data());
+      right_leaves_.fold(from, z_row, count, scratch.folded.data());
       RightArgs<S, C> a{{folded, folded},
                         folded_row,
                         0,
@@ -145,7 +145,7 @@ void Wide<C>::right_product_of(const C* z, int64_t z_row, int64_t rows, const C*
                         y + r * y_row,
                         y_row,
                         &scratch.ahead};
-      quads_.product(a, count);
+      right_leaves_.product(a, count);
     }
     return;
   }

@@ -263,24 +263,32 @@ struct Rotated {
   constexpr int operator()(int i) const { return (i + Step) % kLanes<T>; }
 };
 
-// Four neighbours again and again.
-template <class T>
-inline Vec<T> load_quad(const T* p) {
+// N neighbours, two or four, again and again.
+template <int N, class T>
+inline Vec<T> load_repeated(const T* p) {
   Vec<T> v;
 #if defined(__AVX512F__)
   // Masks of all lanes: without one GCC 12's own header warns of what it leaves undefined.
-  if constexpr (std::is_same_v<T, float>) {
-    const __m512 quads = _mm512_maskz_broadcast_f32x4(__mmask16(0xffff), _mm_loadu_ps(p));
-    std::memcpy(&v, &quads, sizeof v);
+  constexpr __mmask8 kAll = 0xff;
+  if constexpr (N * sizeof(T) == 8) {
+    double two;
+    std::memcpy(&two, p, sizeof two);
+    const __m512d repeated = _mm512_set1_pd(two);
+    std::memcpy(&v, &repeated, sizeof v);
     return v;
   }
-  if constexpr (std::is_same_v<T, double>) {
-    const __m512d quads = _mm512_maskz_broadcast_f64x4(__mmask8(0xff), _mm256_loadu_pd(p));
-    std::memcpy(&v, &quads, sizeof v);
+  if constexpr (N * sizeof(T) == 16) {
+    const __m512d repeated = _mm512_maskz_broadcast_f64x2(kAll, _mm_loadu_pd(reinterpret_cast<const double*>(p)));
+    std::memcpy(&v, &repeated, sizeof v);
+    return v;
+  }
+  if constexpr (N * sizeof(T) == 32) {
+    const __m512d repeated = _mm512_maskz_broadcast_f64x4(kAll, _mm256_loadu_pd(reinterpret_cast<const double*>(p)));
+    std::memcpy(&v, &repeated, sizeof v);
     return v;
   }
 #endif
-  for (int i = 0; i < kLanes<T>; ++i) v[i] = p[i % 4];
+  for (int i = 0; i < kLanes<T>; ++i) v[i] = p[i % N];
   return v;
 }
 
