@@ -25,30 +25,40 @@ inline Vec<C> signs() {
   ALIAS_OPS_UNROLL for (int i = 0; i < kLanes<C>; ++i) sign[i] = i & kDistance ? C(-1) : C(1);
   return sign;
 }
-// (a, b) -> (a + b, a - b), or (a, b, c, d) -> (a + b + c + d, a - b + c - d, a + b - c - d, a - b - c + d)
+// (a, b) -> (a + b, a - b) of lanes so far apart.
+template <int kDistance, class C>
+inline Vec<C> meet(Vec<C> v, Vec<C> sign) {
+  return shuffle<C>(v, v, Swapped<C, kDistance>{}) + sign * v;
+}
+// What S and D come to, or first U and V of both.
 template <int kLeaves, class C>
-inline Vec<C> turn(Vec<C> v, Vec<C> first) {
-  v = shuffle<C>(v, v, Swapped<C, 1>{}) + first * v;
-  if constexpr (kLeaves == 4) v = shuffle<C>(v, v, Swapped<C, 2>{}) + signs<C, 2>() * v;
+inline Vec<C> join_leaves(Vec<C> v) {
+  v = meet<1, C>(v, signs<C, 1>());
+  if constexpr (kLeaves == 4) v = meet<2, C>(v, signs<C, 2>());
   return v;
 }
+// Lanes of S from the first vector, of D from the second.
+template <class C, int kLeaves>
+struct SecondHalf {
+  constexpr int operator()(int i) const { return i % kLeaves < kLeaves / 2 ? i : i + kLanes<C>; }
+};
 
 template <class C>
 class RightLeaves : Axis {
  public:
   RightLeaves() = default;
   RightLeaves(const Plan& plan, const Factor& factor) : Axis(plan.right) {
-    // Lanes are chosen from two vectors, of samples and of leaves; a single one of outputs is as fast without:
-    // benchmarks/NOTES.md.
+    // Lanes are chosen from two vectors, of a half's samples and of leaves. A single vector of outputs is as fast
+    // without: benchmarks/NOTES.md.
     if (kRegisters < 32 || plan.terms != 1 || !split) return;
-    if (dense_rows() <= kL || std::max(dense_rows(), dense_columns()) > 2 * kL) return;
+    if (dense_rows() <= kL || dense_rows() > 2 * kL || dense_columns() > kMost) return;
     const MatrixView a(factor, 0, out, in);
     const auto element = [&](int part, int64_t r, int64_t k) {
       return coefficient(part, k, [&](int64_t c) { return a(dense_row(r), c); });
     };
     const int64_t rows = dense_rows() / 2, inner = dense_columns() / 2;
     const Mirror mirror = find_mirror(2, rows, inner, 1e-14 * largest_of(a), element);
-    if (mirror.found && 4 * std::max(mirror.rows.size(), mirror.columns.size()) <= 2 * kL) {
+    if (mirror.found && 4 * mirror.rows.size() <= 2 * kL && 4 * mirror.columns.size() <= kMost) {
       take<4>(mirror, element);
     } else {
       take<2>(Mirror::none(rows, inner), element);
@@ -61,10 +71,11 @@ class RightLeaves : Axis {
 
   // Leaves of `rows` rows of z: out[row][sample][leaf].
   void fold(const C* z, int64_t z_row, int64_t rows, C* out) const {
+    constexpr auto targets = std::make_index_sequence<kMost / kL>{};
     if (leaves_ == 4) {
-      fold_of<4>(z, z_row, rows, out);
+      fold_of<4>(z, z_row, rows, out, targets);
     } else {
-      fold_of<2>(z, z_row, rows, out);
+      fold_of<2>(z, z_row, rows, out, targets);
     }
   }
 
@@ -78,23 +89,24 @@ class RightLeaves : Axis {
 
  private:
   static constexpr int kL = kLanes<C>, kRows = 4;
+  static constexpr int64_t kMost = 4 * kL;  // samples of a row, and leaves of them
   using Index = LaneIndex<C>;
 
   template <int kLeaves, class Element>
   void take(const Mirror& m, Element element) {
     const int64_t outputs = int64_t(m.rows.size()), half_out = dense_rows() / 2, half_in = dense_columns() / 2;
     leaves_ = kLeaves, samples_ = int64_t(m.columns.size());
-    gather_.assign(2 * kL, 0), order_.assign(2 * kL, 0);
-    first_.assign(2 * kL, 0), values_.assign(samples_ * 2 * kL, 0);
+    gather_.assign(kMost, 0), order_.assign(2 * kL, 0);
+    first_.assign(kMost, 0), values_.assign(samples_ * 2 * kL, 0);
     for (int leaf = 0; leaf < kLeaves; ++leaf) {
       const int part = leaf / (kLeaves / 2);
       const bool of_v = kLeaves == 4 && leaf % 2 == 1;
       for (int64_t k = 0; k < samples_; ++k) {
         const auto [one, image] = m.columns[k];
         const int64_t lane = kLeaves * k + leaf;
-        gather_[lane] = Index((of_v && image >= 0 ? image : one) + part * half_in);
+        gather_[lane] = Index((of_v && image >= 0 ? image : one) + (half_in > kL ? 0 : part * kL));
         // A sample that is its own image meets none: it alone is U and V.
-        if (kLeaves == 2 || image >= 0) first_[lane] = C(leaf % 2 == 0 ? 1 : -1);
+        if (image >= 0) first_[lane] = C(leaf % 2 == 0 ? 1 : -1);
         for (int64_t i = 0; i < outputs; ++i) {
           const auto of_row = [&](int p, int64_t c) { return element(p, m.rows[i][0], c); };
           values_[k * 2 * kL + kLeaves * i + leaf] =
@@ -113,32 +125,51 @@ class RightLeaves : Axis {
     return whole;
   }
 
-  template <int kLeaves>
-  void fold_of(const C* z, int64_t z_row, int64_t rows, C* out) const {
-    if (form == Form::kHalfIn) {
-      fold_as<kLeaves, Form::kHalfIn>(z, z_row, rows, out);
-    } else {
-      fold_as<kLeaves, Form::kDense>(z, z_row, rows, out);
-    }
+  template <int kLeaves, size_t... T>
+  void fold_of(const C* z, int64_t z_row, int64_t rows, C* out, std::index_sequence<T...>) const {
+    using Fold = void (RightLeaves::*)(const C*, int64_t, int64_t, C*) const;
+    static constexpr Fold half_in[] = {&RightLeaves::fold_as<kLeaves, Form::kHalfIn, 1, int(T) + 1>...};
+    static constexpr Fold few[] = {&RightLeaves::fold_as<kLeaves, Form::kDense, 1, int(T) + 1>...};
+    static constexpr Fold many[] = {&RightLeaves::fold_as<kLeaves, Form::kDense, 2, int(T) + 1>...};
+    const int64_t last = folded_row() / kL - 1;
+    const Fold fold = form == Form::kHalfIn ? half_in[last] : dense_columns() <= 2 * kL ? few[last] : many[last];
+    (this->*fold)(z, z_row, rows, out);
   }
 
-  template <int kLeaves, Form kForm>
+  // From so many vectors of each half of the dense samples so many of leaves.
+  template <int kLeaves, Form kForm, int kVectors, int kTargets>
   void fold_as(const C* z, int64_t z_row, int64_t rows, C* out) const {
-    const Vec<Index> low_lanes = load(gather_.data()), high_lanes = load(gather_.data() + kL);
-    const Vec<C> low_signs = load(first_.data()), high_signs = load(first_.data() + kL);
-    const int64_t row = folded_row();
-    for (int64_t r = 0; r < rows; ++r) {
-      Vec<C> low, high;
-      if constexpr (kForm == Form::kHalfIn) {
-        low = shuffle<C>(load(z), load(z + kL), Odd<C>{});
-        high = shuffle<C>(load(z + 2 * kL), load(z + 3 * kL), Odd<C>{});
-      } else {
-        low = load(z), high = load(z + kL);
-      }
-      store(out, turn<kLeaves, C>(pick<C>(low, high, low_lanes), low_signs));
-      if (row > kL) store(out + kL, turn<kLeaves, C>(pick<C>(low, high, high_lanes), high_signs));
-      z += z_row, out += row;
+    Vec<Index> lanes[kTargets];
+    Vec<C> first[kTargets];
+    ALIAS_OPS_UNROLL for (int t = 0; t < kTargets; ++t) {
+      lanes[t] = load(gather_.data() + t * kL);
+      first[t] = load(first_.data() + t * kL);
     }
+    const int64_t half = in / 2;
+    for (int64_t r = 0; r < rows; ++r) {
+      Vec<C> sum[kVectors], difference[kVectors];
+      ALIAS_OPS_UNROLL for (int v = 0; v < kVectors; ++v) {
+        const Vec<C> left = dense_at<kForm>(z, v), right = dense_at<kForm>(z + half, v);
+        sum[v] = left + right, difference[v] = left - right;
+      }
+      ALIAS_OPS_UNROLL for (int t = 0; t < kTargets; ++t) {
+        Vec<C> leaves;
+        if constexpr (kVectors == 1) {
+          leaves = pick<C>(sum[0], difference[0], lanes[t]);
+        } else {
+          leaves = shuffle<C>(pick<C>(sum[0], sum[1], lanes[t]), pick<C>(difference[0], difference[1], lanes[t]),
+                              SecondHalf<C, kLeaves>{});
+        }
+        if constexpr (kLeaves == 4) leaves = meet<1, C>(leaves, first[t]);
+        store(out + t * kL, leaves);
+      }
+      z += z_row, out += kTargets * kL;
+    }
+  }
+  template <Form kForm>
+  static Vec<C> dense_at(const C* z, int v) {
+    if constexpr (kForm == Form::kDense) return load(z + v * kL);
+    return shuffle<C>(load(z + 2 * v * kL), load(z + (2 * v + 1) * kL), Odd<C>{});
   }
 
   template <class S, Form kForm>
@@ -180,7 +211,7 @@ class RightLeaves : Axis {
       values += 2 * kL, leaves += kLeaves;
     }
     ALIAS_OPS_UNROLL for (int r = 0; r < R; ++r) {
-      ALIAS_OPS_UNROLL for (int v = 0; v < 2; ++v) sum[r][v] = turn<kLeaves, C>(sum[r][v], signs<C, 1>());
+      ALIAS_OPS_UNROLL for (int v = 0; v < 2; ++v) sum[r][v] = join_leaves<kLeaves, C>(sum[r][v]);
     }
     const int64_t width = dense_rows();
     for (int64_t n = 0; n < width; n += kL) {
@@ -193,8 +224,8 @@ class RightLeaves : Axis {
 
   int64_t leaves_ = 0, samples_ = 0;
   Aligned<C> values_;              // [sample][two vectors: output, leaf]
-  Aligned<Index> gather_, order_;  // where a leaf's sample lies among the dense ones, an output among the leaves
-  Aligned<C> first_;               // signs of a leaf's first step
+  Aligned<Index> gather_, order_;  // where a leaf's sample lies in its half, an output among the leaves
+  Aligned<C> first_;               // signs of a sample where it meets its image
   Aligned<C> outer_, scale_;       // of the dense outputs
 };
 
