@@ -134,6 +134,46 @@ def test_factors_that_are_mirrored_but_for_one_number(backend, size, pool):
             assert_close(y[:, others], definition(x, broken, right)[:, others], DOUBLE)
 
 
+@pytest.mark.parametrize("pool", ["flc", "asap"])
+@pytest.mark.parametrize("size", [26, 28, 40, 52, 56, 60, 64])
+def test_both_factors_mirrored_but_for_one_number(backend, size, pool):
+    """Short axes keep what is folded in registers, and choose its lanes by tables."""
+    pristine = designs.pooling_factors(pool, size, size)
+    x = randn(2, size, size)
+    outputs = pristine[0].shape[-2]
+    for side in (0, 1):
+        for row in (0, 1, outputs // 2, outputs - 1):
+            for column in (0, 1, size // 4, size // 2, size - 1):
+                factors = [factor.clone() for factor in pristine]
+                factors[side][0, row, column] += 1e-6
+                assert_close(separable2d(x, *factors), definition(x, *factors), DOUBLE)
+                back = [factor.mT for factor in factors]
+                z = x[:, :outputs, :outputs]
+                assert_close(separable2d(z, *back), definition(z, *back), DOUBLE)
+
+
+@pytest.mark.parametrize("pool", ["flc", "asap"])
+@pytest.mark.parametrize("size", range(18, 67))
+def test_every_size_between_one_vector_and_four(backend, size, pool):
+    for shape in ((5, size, size), (4, size, 12), (4, 12, size), (3, size, 40)):
+        for dtype in SINGLE_AND_DOUBLE:
+            x = randn(*shape, dtype=dtype).requires_grad_()
+            y = pool2d(pool, x)
+            assert_close(y, reference_pool2d(pool, x), dtype)
+            assert_differentiates(x, lambda exact: reference_pool2d(pool, exact), y, dtype)
+
+
+@pytest.mark.parametrize("stride", [(3, 3), (4, 4), (2, 4), (4, 2)], ids=str)
+@pytest.mark.parametrize("size", [(60, 96), (96, 60), (72, 128), (128, 80)], ids=str)
+def test_split_axes_of_other_strides(backend, size, stride):
+    for pool in ("flc", "asap"):
+        for dtype in SINGLE_AND_DOUBLE:
+            x = randn(3, *size, dtype=dtype).requires_grad_()
+            y = pool2d(pool, x, stride)
+            assert_close(y, reference_pool2d(pool, x, stride), dtype)
+            assert_differentiates(x, lambda exact, pool=pool: reference_pool2d(pool, exact, stride), y, dtype)
+
+
 @pytest.mark.parametrize("maps", [1, 2, 3, 7, 8, 15, 16, 17, 31, 33])
 @pytest.mark.parametrize("size", [3, 7, 16, 28])
 def test_numbers_of_maps_that_fill_no_vector(backend, maps, size):
@@ -332,11 +372,12 @@ def test_results_do_not_depend_on_repetition_or_threads(backend, threads, shape)
 @dtypes
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_nan_and_inf_stay_in_their_map(backend, value, dtype):
-    for size in (1, 2, 7, 8, 14, 16, 21, 40):
-        x = randn(40, size, size, dtype=dtype)
+    squares = [(size, size) for size in (1, 2, 7, 8, 14, 16, 21, 28, 40, 56)]
+    for height, width in (*squares, (28, 12), (40, 16), (12, 56)):
+        x = randn(40, height, width, dtype=dtype)
         clean = alias_ops.flc_pool2d(x)
         for bad in (0, 39):
-            x[bad, size // 2, -1] = value
+            x[bad, height // 2, -1] = value
         y = alias_ops.flc_pool2d(x)
         assert not y[0].isfinite().all()
         assert not y[39].isfinite().all()
