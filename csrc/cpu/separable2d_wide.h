@@ -129,38 +129,34 @@ template <class C>
 template <class S>
 void Wide<C>::right_product_of(const C* z, int64_t z_row, int64_t rows, const C* share, S* y, int64_t y_row,
                                Scratch& scratch) const {
-  if (right_leaves_.found()) {
-    for (int64_t r = 0; r < rows; r += kFoldedRows) {
-      const int64_t count = std::min(kFoldedRows, rows - r), folded_row = right_leaves_.folded_row();
-      const C *from = z + r * z_row, *folded = scratch.folded.data();
-      right_leaves_.fold(from, z_row, count, scratch.folded.data());
-      RightArgs<S, C> a{{folded, folded},
-                        folded_row,
-                        0,
-                        from,
-                        z_row,
-                        &right_,
-                        0,
-                        share == nullptr ? nullptr : share + r,
-                        y + r * y_row,
-                        y_row,
-                        &scratch.ahead};
-      right_leaves_.product(a, count);
-    }
-    return;
-  }
-  if (!right_.split) {
+  const bool leaves = right_leaves_.found();
+  if (!leaves && !right_.split) {
     RightArgs<S, C> a{{z, z}, z_row, 0, z, z_row, &right_, 0, share, y, y_row, &scratch.ahead};
     return right_product(a, rows);
   }
-  const C* folded = scratch.folded.data();
+  C* folded = scratch.folded.data();
+  const int64_t half_row = scratch.half_row, folded_row = leaves ? right_leaves_.folded_row() : 2 * half_row;
   for (int64_t r = 0; r < rows; r += kFoldedRows) {
     const int64_t count = std::min(kFoldedRows, rows - r);
-    fold(z + r * z_row, z_row, count, right_.in, scratch.folded.data(), scratch.half_row);
-    RightArgs<S, C> a{
-        {folded, folded + scratch.half_row},    2 * scratch.half_row, 0,     z + r * z_row, z_row, &right_, 0,
-        share == nullptr ? nullptr : share + r, y + r * y_row,        y_row, &scratch.ahead};
-    right_product(a, count);
+    const C *from = z + r * z_row, *shares = share == nullptr ? nullptr : share + r;
+    RightArgs<S, C> a{{folded, folded + half_row},
+                      folded_row,
+                      0,
+                      from,
+                      z_row,
+                      &right_,
+                      0,
+                      shares,
+                      y + r * y_row,
+                      y_row,
+                      &scratch.ahead};
+    if (leaves) {
+      right_leaves_.fold(from, z_row, count, folded);
+      right_leaves_.product(a, count);
+    } else {
+      fold(from, z_row, count, right_.in, folded, half_row);
+      right_product(a, count);
+    }
   }
 }
 
@@ -219,9 +215,16 @@ void Wide<C>::right_then_left(const C* x, int64_t maps, S* y, Scratch& scratch) 
   scratch.whole.resize(maps * out_height * row);
   C* whole = scratch.whole.data();
   left_product(0, between, row, height * row, whole, row, out_height * row, maps, outer, row, scratch);
-  for (int64_t r = 0; r < maps * out_height; ++r) {
+  // What a vector writes past the end of its row, the next rows write over.
+  const S* end = y + maps * out_height * out_width;
+  for (int64_t r = 0; r < maps * out_height; ++r, y += out_width, whole += row) {
     for (int64_t n = 0; n < out_width; n += kL) {
-      store_first(y + r * out_width + n, load(whole + r * row + n), out_width - n);
+      const Vec<C> part = load(whole + n);
+      if (end - (y + n) >= kL) {
+        store(y + n, part);
+      } else {
+        store_first(y + n, part, out_width - n);
+      }
     }
   }
 }
