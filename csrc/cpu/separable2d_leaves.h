@@ -180,45 +180,53 @@ class RightLeaves : Axis {
 
   template <class S, Form kForm, int kLeaves>
   void product_of(RightArgs<S, C>& a, int64_t rows) const {
-    for (int64_t r = 0; r < rows; r += kRows) {
-      a.ahead->tile();
-      const int count = int(std::min<int64_t>(kRows, rows - r));
-      tile_of_rows<S, kForm, kLeaves>(a, count, std::make_index_sequence<kRows>{});
-      a.part[0] += count * a.part_row, a.z += count * a.z_row, a.y += count * a.y_row;
-      if (a.share != nullptr) a.share += count;
-    }
+    a.blocks = rows / kRows;
+    if (a.blocks > 0) tiles<S, kForm, kLeaves, kRows>(a);
+    const int64_t done = a.blocks * kRows;
+    if (done == rows) return;
+    a.part[0] += done * a.part_row, a.z += done * a.z_row, a.y += done * a.y_row;
+    if (a.share != nullptr) a.share += done;
+    a.blocks = 1;
+    last_rows<S, kForm, kLeaves>(a, int(rows - done), std::make_index_sequence<kRows - 1>{});
   }
 
   template <class S, Form kForm, int kLeaves, size_t... R>
-  void tile_of_rows(const RightArgs<S, C>& a, int rows, std::index_sequence<R...>) const {
-    using Tile = void (RightLeaves::*)(const RightArgs<S, C>&) const;
-    static constexpr Tile table[] = {&RightLeaves::tile<S, kForm, kLeaves, int(R) + 1>...};
+  void last_rows(const RightArgs<S, C>& a, int rows, std::index_sequence<R...>) const {
+    using Tiles = void (RightLeaves::*)(const RightArgs<S, C>&) const;
+    static constexpr Tiles table[] = {&RightLeaves::tiles<S, kForm, kLeaves, int(R) + 1>...};
     (this->*table[rows - 1])(a);
   }
 
   template <class S, Form kForm, int kLeaves, int R>
-  void tile(const RightArgs<S, C>& a) const {
-    Vec<C> sum[R][2] = {};
-    const C *values = values_.data(), *leaves = a.part[0];
-    const int64_t row = a.part_row;
-    for (int64_t k = 0; k < samples_; ++k) {
-      Vec<C> column[2];
-      ALIAS_OPS_UNROLL for (int v = 0; v < 2; ++v) column[v] = load(values + v * kL);
-      ALIAS_OPS_UNROLL for (int r = 0; r < R; ++r) {
-        const Vec<C> of_sample = load_repeated<kLeaves>(leaves + r * row);
-        ALIAS_OPS_UNROLL for (int v = 0; v < 2; ++v) sum[r][v] += of_sample * column[v];
+  void tiles(const RightArgs<S, C>& a) const {
+    const int64_t row = a.part_row, z_row = a.z_row, y_row = a.y_row, samples = samples_, width = dense_rows();
+    const C *values = values_.data(), *first = a.part[0], *z = a.z, *share = a.share;
+    const Index* orders = order_.data();
+    S* y = a.y;
+    for (int64_t block = 0; block < a.blocks; ++block) {
+      a.ahead->tile();
+      Vec<C> sum[R][2] = {};
+      const C *value = values, *leaves = first;
+      for (int64_t k = 0; k < samples; ++k) {
+        Vec<C> column[2];
+        ALIAS_OPS_UNROLL for (int v = 0; v < 2; ++v) column[v] = load(value + v * kL);
+        ALIAS_OPS_UNROLL for (int r = 0; r < R; ++r) {
+          const Vec<C> of_sample = load_repeated<kLeaves>(leaves + r * row);
+          ALIAS_OPS_UNROLL for (int v = 0; v < 2; ++v) sum[r][v] += of_sample * column[v];
+        }
+        value += 2 * kL, leaves += kLeaves;
       }
-      values += 2 * kL, leaves += kLeaves;
-    }
-    ALIAS_OPS_UNROLL for (int r = 0; r < R; ++r) {
-      ALIAS_OPS_UNROLL for (int v = 0; v < 2; ++v) sum[r][v] = join_leaves<kLeaves, C>(sum[r][v]);
-    }
-    const int64_t width = dense_rows();
-    for (int64_t n = 0; n < width; n += kL) {
-      const Vec<Index> order = load(order_.data() + n);
-      const RightColumns<S, C, kForm> columns(outer_, scale_, a.share != nullptr, n, n, out);
-      columns.template finish<R>([&](int r) { return pick<C>(sum[r][0], sum[r][1], order); }, a.share, a.z, a.z_row,
-                                 a.y, a.y_row);
+      ALIAS_OPS_UNROLL for (int r = 0; r < R; ++r) {
+        ALIAS_OPS_UNROLL for (int v = 0; v < 2; ++v) sum[r][v] = join_leaves<kLeaves, C>(sum[r][v]);
+      }
+      for (int64_t n = 0; n < width; n += kL) {
+        const Vec<Index> order = load(orders + n);
+        const RightColumns<S, C, kForm> columns(outer_, scale_, share != nullptr, n, n, out);
+        columns.template finish<R>([&](int r) { return pick<C>(sum[r][0], sum[r][1], order); }, share, z, z_row, y,
+                                   y_row);
+      }
+      first += R * row, z += R * z_row, y += R * y_row;
+      if (share != nullptr) share += R;
     }
   }
 
