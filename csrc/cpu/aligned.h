@@ -1,8 +1,8 @@
 // Vectors of numbers that begin at the start of a cache line: a load of 64 bytes that straddles two takes two.
 #pragma once
+
 #include <cstddef>
 #include <new>
-#include <type_traits>
 #include <vector>
 
 namespace alias_ops::ALIAS_OPS_ISA {

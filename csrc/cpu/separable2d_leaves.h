@@ -53,15 +53,11 @@ class RightLeaves : Axis {
     if (kRegisters < 32 || plan.terms != 1 || !split) return;
     if (dense_rows() <= kL || dense_rows() > 2 * kL || dense_columns() > kMost) return;
     const MatrixView a(factor, 0, out, in);
-    const auto element = [&](int part, int64_t r, int64_t k) {
-      return coefficient(part, k, [&](int64_t c) { return a(dense_row(r), c); });
-    };
-    const int64_t rows = dense_rows() / 2, inner = dense_columns() / 2;
-    const Mirror mirror = find_mirror(2, rows, inner, 1e-14 * largest_of(a), element);
+    const Mirror mirror = mirror_in(a);
     if (mirror.found && 4 * mirror.rows.size() <= 2 * kL && 4 * mirror.columns.size() <= kMost) {
-      take<4>(mirror, element);
+      take<4>(mirror, a);
     } else {
-      take<2>(Mirror::none(rows, inner), element);
+      take<2>(Mirror::none(dense_rows() / 2, dense_columns() / 2), a);
     }
     if (plan.outer) outer_ = padded(at_dense_rows(plan.out_w));
     scale_ = padded(copy_scale(a));
@@ -92,8 +88,8 @@ class RightLeaves : Axis {
   static constexpr int64_t kMost = 4 * kL;  // samples of a row, and leaves of them
   using Index = LaneIndex<C>;
 
-  template <int kLeaves, class Element>
-  void take(const Mirror& m, Element element) {
+  template <int kLeaves>
+  void take(const Mirror& m, const MatrixView& a) {
     const int64_t outputs = int64_t(m.rows.size()), half_out = dense_rows() / 2, half_in = dense_columns() / 2;
     leaves_ = kLeaves, samples_ = int64_t(m.columns.size());
     gather_.assign(kMost, 0), order_.assign(2 * kL, 0);
@@ -108,7 +104,7 @@ class RightLeaves : Axis {
         // A sample that is its own image meets none: it alone is U and V.
         if (image >= 0) first_[lane] = C(leaf % 2 == 0 ? 1 : -1);
         for (int64_t i = 0; i < outputs; ++i) {
-          const auto of_row = [&](int p, int64_t c) { return element(p, m.rows[i][0], c); };
+          const auto of_row = [&](int p, int64_t c) { return element(a, p, m.rows[i][0], c); };
           values_[k * 2 * kL + kLeaves * i + leaf] =
               C(kLeaves == 4 ? m.of_leaf(part, of_v, k, of_row) : of_row(part, one));
         }

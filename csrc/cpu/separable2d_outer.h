@@ -91,7 +91,7 @@ class OuterNumber {
     Vec<C> even[V] = {}, odd[V] = {};
     const auto add = [&](const std::pair<int64_t, C>& row, Vec<C>(&sum)[V]) {
       const C* from = x + row.first * width_;
-      ALIAS_OPS_UNROLL for (int i = 0; i < V; ++i) { sum[i] += row.second * load(from + at[i]); }
+      ALIAS_OPS_UNROLL for (int i = 0; i < V; ++i) sum[i] += row.second * load(from + at[i]);
     };
     size_t i = 0;
     for (; i + 1 < rows_.size(); i += 2) add(rows_[i], even), add(rows_[i + 1], odd);

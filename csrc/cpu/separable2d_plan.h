@@ -123,6 +123,14 @@ struct Axis {
     if (!split) return row(c);
     return 0.5 * (part == 0 ? row(c) + row(c + in / 2) : row(c) - row(c + in / 2));
   }
+  double element(const MatrixView& a, int part, int64_t r, int64_t k) const {
+    return coefficient(part, k, [&](int64_t c) { return a(dense_row(r), c); });
+  }
+  // How the dense rows and columns of a, of a half where split, look from their other ends.
+  Mirror mirror_in(const MatrixView& a) const {
+    return find_mirror(int(parts()), dense_rows() / parts(), dense_columns() / parts(), 1e-14 * largest_of(a),
+                       [&](int part, int64_t r, int64_t k) { return element(a, part, r, k); });
+  }
   // Factors of the copied samples.
   std::vector<double> copy_scale(const MatrixView& a) const {
     std::vector<double> scale;
@@ -204,23 +212,21 @@ struct TiledAxis : Axis {
     if (!out.empty()) outer_scale = cast<C>(at_dense_rows(out));
     if (may_mirror && pays) {
       const MatrixView a(factor, term, axis.out, axis.in);
-      const auto element = [&](int part, int64_t r, int64_t k) {
-        return coefficient(part, k, [&](int64_t c) { return a(dense_row(r), c); });
-      };
-      const Mirror mirror = find_mirror(int(parts()), rows, inner, 1e-14 * largest_of(a), element);
+      const Mirror mirror = mirror_in(a);
       if (mirror.found) {
+        const auto of_dense = [&](int part, int64_t r, int64_t k) { return element(a, part, r, k); };
         const auto taken = [&](int part, int64_t k) {
           return in.empty() ? 0 : coefficient(part, k, [&](int64_t c) { return in[c]; });
         };
         mirrored = MirroredAxis<C>(
-            mirror, int(parts()), axis.in / 2, axis.out / 2, element, taken, [&](int64_t k) { return dense_column(k); },
-            [&](int64_t r) { return dense_row(r); });
+            mirror, int(parts()), axis.in / 2, axis.out / 2, of_dense, taken,
+            [&](int64_t k) { return dense_column(k); }, [&](int64_t r) { return dense_row(r); });
         return;
       }
     }
     blocks = blocks_of<C>(split, rows, inner * terms, [&](int part, int64_t r, int64_t k) {
       const MatrixView a(factor, term + k / inner, axis.out, axis.in);
-      return coefficient(part, k % inner, [&](int64_t c) { return a(dense_row(r), c); });
+      return element(a, part, r, k % inner);
     });
   }
 };

@@ -19,18 +19,16 @@ struct RightPanel : Axis {
   RightPanel() = default;
   RightPanel(const Plan& plan, const Factor& factor) : Axis(plan.right) {
     constexpr int64_t kL = kLanes<C>;
-    const auto vectors = [](int64_t n) { return (n + kL - 1) / kL; };
-    if (vectors(dense_rows() / 2) == vectors(dense_rows())) split = false;
+    if (ceiling(dense_rows() / 2, kL) == ceiling(dense_rows(), kL)) split = false;
     const int64_t rows = dense_rows() / parts(), inner_of_term = dense_columns() / parts();
     inner = inner_of_term * plan.terms;
-    columns = vectors(rows) * kL;
+    columns = ceiling(rows, kL) * kL;
     values.assign(inner * parts() * columns, 0);
     for (int64_t k = 0; k < inner; ++k) {
       const MatrixView a(factor, k / inner_of_term, out, in);
       for (int part = 0; part < parts(); ++part) {
         for (int64_t n = 0; n < rows; ++n) {
-          values[(k * parts() + part) * columns + n] =
-              C(coefficient(part, k % inner_of_term, [&](int64_t c) { return a(dense_row(n), c); }));
+          values[(k * parts() + part) * columns + n] = C(element(a, part, n, k % inner_of_term));
         }
       }
     }
@@ -177,7 +175,7 @@ void right_product_as(RightArgs<S, C>& a, int64_t rows) {
   for (a.column = 0; a.column < panel.columns;) {
     const int vectors = block_columns<kSplit>((panel.columns - a.column) / kL);
     const int64_t most = kSplit && vectors > 1 ? kBlockRows<true> : kBlockRows<false>;
-    const int64_t blocks = (rows + most - 1) / most, size = rows / blocks, longer = rows % blocks;
+    const int64_t blocks = ceiling(rows, most), size = rows / blocks, longer = rows % blocks;
     int64_t m = 0;
     const auto run = [&](int64_t count, int size_of_block) {
       a.blocks = count;

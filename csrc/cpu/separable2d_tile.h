@@ -142,7 +142,7 @@ class Blocks {
   template <class Element>
   Blocks(int parts, int64_t most, int64_t rows, int64_t inner, Element element)
       : parts_(parts), rows_(rows), inner_(inner) {
-    const int64_t blocks = (rows + most - 1) / most;
+    const int64_t blocks = ceiling(rows, most);
     if (blocks > 0) size_ = rows / blocks, first_shorter_ = rows % blocks * (size_ + 1);
     values_.reserve(parts * rows * inner);
     for (int64_t r = 0; r < rows; r += block_rows(r)) {

@@ -88,8 +88,12 @@ struct Wide<C>::Scratch {
     row = whole_vectors(w.left_width() * (w.terms_ - 1) + whole_vectors(w.left_width()));
     half_row = whole_vectors(w.right_.in / 2);
     between.resize(rows * row + kSlack);
-    if (w.right_.split) folded.resize(2 * half_row * std::min(rows, kFoldedRows));
-    if (w.right_leaves_.found()) folded.resize(w.right_leaves_.folded_row() * std::min(rows, kFoldedRows));
+    const int64_t folded_rows = std::min(rows, kFoldedRows);
+    if (w.right_leaves_.found()) {
+      folded.resize(folded_rows * w.right_leaves_.folded_row());
+    } else if (w.right_.split) {
+      folded.resize(folded_rows * 2 * half_row);
+    }
     if (w.left_[0].mirrored.found()) panel.resize(w.left_[0].mirrored.scratch());
     if (!w.has_outer()) return;
     if (w.right_first_) outer.resize(maps * row);

@@ -270,25 +270,21 @@ inline Vec<T> load_repeated(const T* p) {
 #if defined(__AVX512F__)
   // Masks of all lanes: without one GCC 12's own header warns of what it leaves undefined.
   constexpr __mmask8 kAll = 0xff;
+  __m512d repeated;
   if constexpr (N * sizeof(T) == 8) {
     double two;
     std::memcpy(&two, p, sizeof two);
-    const __m512d repeated = _mm512_set1_pd(two);
-    std::memcpy(&v, &repeated, sizeof v);
-    return v;
+    repeated = _mm512_set1_pd(two);
+  } else if constexpr (N * sizeof(T) == 16) {
+    repeated = _mm512_maskz_broadcast_f64x2(kAll, _mm_loadu_pd(reinterpret_cast<const double*>(p)));
+  } else {
+    static_assert(N * sizeof(T) == 32);
+    repeated = _mm512_maskz_broadcast_f64x4(kAll, _mm256_loadu_pd(reinterpret_cast<const double*>(p)));
   }
-  if constexpr (N * sizeof(T) == 16) {
-    const __m512d repeated = _mm512_maskz_broadcast_f64x2(kAll, _mm_loadu_pd(reinterpret_cast<const double*>(p)));
-    std::memcpy(&v, &repeated, sizeof v);
-    return v;
-  }
-  if constexpr (N * sizeof(T) == 32) {
-    const __m512d repeated = _mm512_maskz_broadcast_f64x4(kAll, _mm256_loadu_pd(reinterpret_cast<const double*>(p)));
-    std::memcpy(&v, &repeated, sizeof v);
-    return v;
-  }
-#endif
+  std::memcpy(&v, &repeated, sizeof v);
+#else
   for (int i = 0; i < kLanes<T>; ++i) v[i] = p[i % N];
+#endif
   return v;
 }
 
@@ -299,24 +295,21 @@ template <class T>
 inline Vec<T> pick(Vec<T> a, Vec<T> b, Vec<LaneIndex<T>> index) {
   Vec<T> v;
 #if defined(__AVX512F__)
-  __m512i lanes;
-  std::memcpy(&lanes, &index, sizeof lanes);
-  if constexpr (std::is_same_v<T, float>) {
-    __m512 first, second;
-    std::memcpy(&first, &a, sizeof a), std::memcpy(&second, &b, sizeof b);
-    first = _mm512_permutex2var_ps(first, lanes, second);
-    std::memcpy(&v, &first, sizeof v);
-    return v;
+  __m512i first, second, lanes;
+  std::memcpy(&first, &a, sizeof a), std::memcpy(&second, &b, sizeof b), std::memcpy(&lanes, &index, sizeof index);
+  // Not the permutations of integers: what they give may reach the floating-point units a cycle later.
+  __m512i picked;
+  if constexpr (sizeof(T) == 4) {
+    picked =
+        _mm512_castps_si512(_mm512_permutex2var_ps(_mm512_castsi512_ps(first), lanes, _mm512_castsi512_ps(second)));
+  } else {
+    picked =
+        _mm512_castpd_si512(_mm512_permutex2var_pd(_mm512_castsi512_pd(first), lanes, _mm512_castsi512_pd(second)));
   }
-  if constexpr (std::is_same_v<T, double>) {
-    __m512d first, second;
-    std::memcpy(&first, &a, sizeof a), std::memcpy(&second, &b, sizeof b);
-    first = _mm512_permutex2var_pd(first, lanes, second);
-    std::memcpy(&v, &first, sizeof v);
-    return v;
-  }
-#endif
+  std::memcpy(&v, &picked, sizeof v);
+#else
   for (int i = 0; i < kLanes<T>; ++i) v[i] = index[i] < kLanes<T> ? a[index[i]] : b[index[i] - kLanes<T>];
+#endif
   return v;
 }
 
