@@ -33,8 +33,8 @@ class TapMeasure {
         input_vectors_(ceiling(inputs_, kL)),
         output_vectors_(ceiling(outputs_, kL)),
         pixels_(residuals_.height() * residuals_.width()),
-        images_(residuals_.images_together(a.x.images)),
-        rows_(residuals_.rows_together()),
+        images_(residuals_.images_together(a.x.images, kTapPixels)),
+        rows_(residuals_.rows_together(kTapPixels)),
         residual_row_(residuals_.row_size(images_ * rows_ * residuals_.width())),
         map_row_(residuals_.row_size(images_ * pixels_)),
         weight_size_(residuals_.taps() * kL * output_vectors_ * kL),
@@ -127,8 +127,9 @@ class TapMeasure {
     void make_residuals(int64_t v, int64_t i, int64_t row, int64_t last) {
       const int64_t channel = group_ * o_.inputs_ + v * kL, count = std::min<int64_t>(kL, o_.inputs_ - v * kL);
       C* to = residuals_.data() + i * (last - row) * width() * kL;
-      o_.residuals_.template make<S>(o_.a_.x, first_ + i, channel, count, row, last, map_.data(), low_, work_, to,
-                                     o_.residual_row_);
+      const auto lanes =
+          o_.residuals_.template take<S>(o_.a_.x, first_ + i, channel, count, row == 0, map_.data(), low_, work_);
+      o_.residuals_.make(lanes, low_, row, last, to, o_.residual_row_);
     }
 
     // r [vector of outputs][image, pixel][lanes] += a vector of inputs' part

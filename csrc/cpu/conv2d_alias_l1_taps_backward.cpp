@@ -1,11 +1,12 @@
 // Gradients of the aliasing of a strided convolution by identity 4, given those of the norms with respect to the
-// strided output: two products of the strided layer's size on residuals of x that are made, used and turned into dx
-// vector by vector of input channels. No convolution, and nothing of x's size but dx.
+// strided output: two products of at most the strided layer's size on what is made of x's residuals, used and turned
+// into dx vector by vector of input channels. No convolution, and nothing of x's size but dx.
 #include <algorithm>
 #include <optional>
 
 #include "buffer.h"
-#include "conv2d_taps.h"
+#include "conv2d_tap_pairs.h"
+#include "conv2d_tap_terms.h"
 #include "ops.h"
 #include "parallel.h"
 #include "tap_product.h"
@@ -19,7 +20,7 @@ constexpr int64_t kInnerBlock = 128;
 // follow from the shape alone, so sums do not depend on the number of threads.
 constexpr int64_t kTasks = 16;
 
-template <class C>
+template <class C, class Terms>
 class TapGradient {
   static constexpr int kL = kLanes<C>;
   static constexpr int64_t kRows = std::min<int64_t>(kTileRows, kL);
@@ -28,17 +29,15 @@ class TapGradient {
   TapGradient(const Conv2dTapGradientArgs& a, const Runtime& runtime)
       : a_(a),
         runtime_(runtime),
-        residuals_(a.h, a.w),
         inputs_(a.x.channels / a.groups),
         outputs_(a.outputs / a.groups),
         input_vectors_(ceiling(inputs_, kL)),
         output_vectors_(ceiling(outputs_, kL)),
         tasks_(a.groups * input_vectors_),
         parts_(std::clamp<int64_t>(ceiling(kTasks, tasks_), 1, a.x.images)),
-        images_(residuals_.images_together(ceiling(a.x.images, parts_))),
-        rows_(residuals_.rows_together()),
-        row_(residuals_.row_size(images_ * rows_ * residuals_.width())),
-        taps_size_(output_vectors_ * kL * residuals_.taps() * kL),
+        terms_(a.h, a.w, ceiling(a.x.images, parts_)),
+        taps_(terms_.taps()),
+        taps_size_(outputs_ * taps_ * kL),
         sums_(parts_ * tasks_ * taps_size_) {}
 
   void run() {
@@ -55,141 +54,137 @@ class TapGradient {
    public:
     explicit Task(const TapGradient& owner)
         : o_(owner),
-          residuals_(o_.residuals_.taps() * o_.row_),
-          gradient_(o_.output_vectors_ * o_.row_),
-          weight_(o_.taps_size_),
+          terms_(o_.terms_),
+          weight_row_(terms_.weights() * kL),
+          gradient_row_(terms_.groups().gradient_row()),
+          x_(terms_.groups().x_size()),
+          gradient_(o_.output_vectors_ * gradient_row_),
+          weight_(o_.output_vectors_ * kL * weight_row_),
+          dweight_(o_.output_vectors_ * kL * weight_row_),
           maps_(map_size()),
-          low_(o_.residuals_),
-          work_(o_.residuals_) {
+          scratch_(std::max(terms_.rows * terms_.width(), o_.taps_) * kL),
+          places_(terms_.work_size()),
+          low_(terms_),
+          work_(terms_) {
       // Rows of an image by turns: what its residuals are made of and what they come to are needed side by side.
-      if (o_.rows_ < o_.residuals_.height()) dx_ = Buffer<C>(map_size()), sums_.emplace(o_.residuals_);
+      if (terms_.rows < terms_.height()) dx_ = Buffer<C>(map_size()), sums_.emplace(terms_);
     }
 
     void run(int64_t part, int64_t task) {
       const int64_t within = task % o_.input_vectors_ * kL;
       group_ = task / o_.input_vectors_;
       channel_ = group_ * o_.inputs_ + within, count_ = std::min<int64_t>(kL, o_.inputs_ - within);
-      taps_ = const_cast<C*>(o_.sums_.data()) + (part * o_.tasks_ + task) * o_.taps_size_;
-      std::fill_n(taps_, o_.taps_size_, C(0));
+      std::fill(dweight_.begin(), dweight_.end(), C(0));
       gather_weight(within);
       const int64_t images = o_.a_.x.images, last = images * (part + 1) / o_.parts_;
-      for (int64_t first = images * part / o_.parts_; first < last; first += o_.images_) {
-        first_ = first, images_ = std::min(o_.images_, last - first);
-        for (int64_t row = 0; row < o_.residuals_.height(); row += o_.rows_) rows(row);
+      for (int64_t first = images * part / o_.parts_; first < last; first += terms_.images) {
+        first_ = first, images_ = std::min(terms_.images, last - first);
+        for (int64_t row = 0; row < terms_.height(); row += terms_.rows) rows(row);
+      }
+      C* sums = const_cast<C*>(o_.sums_.data()) + (part * o_.tasks_ + task) * o_.taps_size_;
+      for (int64_t o = 0; o < o_.outputs_; ++o) {
+        terms_.collect_weight(dweight_.data() + o * weight_row_, sums + o * o_.taps_ * kL);
       }
     }
 
    private:
     int64_t map_size() const { return o_.a_.x.height * o_.a_.x.width * kL; }
-    int64_t width() const { return o_.residuals_.width(); }
     Buffer<C>& dx() { return sums_ ? dx_ : maps_; }
-    typename TapResiduals<C>::Low& sums() { return sums_ ? *sums_ : low_; }
+    typename Terms::Low& sums() { return sums_ ? *sums_ : low_; }
 
-    // weight_ [output][tap][lanes], zero beyond the outputs
+    // weight_ [output][weight][lanes], zero beyond the outputs
     void gather_weight(int64_t input) {
-      const int64_t taps = o_.residuals_.taps(), size = o_.inputs_ * taps;
+      const int64_t taps = o_.taps_, size = o_.inputs_ * taps;
       const Maps rows{o_.a_.weight, o_.a_.x.dtype, 1, o_.inputs_, 1, taps, 0, taps, taps, 1};
       C* to = weight_.data();
-      for (int64_t o = 0; o < o_.outputs_; ++o, to += taps * kL) {
+      for (int64_t o = 0; o < o_.outputs_; ++o, to += weight_row_) {
         const C* from = static_cast<const C*>(o_.a_.weight) + (group_ * o_.outputs_ + o) * size + input * taps;
-        gather_group<C, C>(rows, count_, [&](int64_t i) { return from + i * taps; }, to);
+        gather_group<C, C>(rows, count_, [&](int64_t i) { return from + i * taps; }, scratch_.data());
+        terms_.spread_weight(scratch_.data(), to);
       }
       std::fill(to, weight_.end(), C(0));
     }
 
     void rows(int64_t row) {
-      const int64_t last = std::min(row + o_.rows_, o_.residuals_.height()), pixels = (last - row) * width();
+      const int64_t last = std::min(row + terms_.rows, terms_.height());
+      for (int64_t i = 0; i < images_; ++i) gather_gradient(i, row, last);
       for (int64_t i = 0; i < images_; ++i) {
-        gather_gradient(i, row, last);
-        make_residuals(i, row, last);
+        const auto lanes =
+            terms_.template take<C>(o_.a_.x, first_ + i, channel_, count_, row == 0, maps_.data(), low_, work_);
+        terms_.make(lanes, low_, i, row, last, x_.data(), places_.data());
       }
-      weight_gradient(images_ * pixels);
-      input_gradient(images_ * pixels);
+      for (const TermGroup& group : terms_.groups().all()) {
+        const int64_t pixels = images_ * group.pixels(last - row, last == terms_.height());
+        for (const TermBlock& block : group.blocks) {
+          weight_gradient(group, block, pixels);
+          input_gradient(group, block, pixels);
+        }
+      }
       for (int64_t i = 0; i < images_; ++i) {
-        if (row == 0) o_.residuals_.clear(dx().data(), sums());
-        o_.residuals_.collect(residuals_.data() + i * pixels * kL, o_.row_, row, last, dx().data(), sums());
-        if (last < o_.residuals_.height()) continue;
-        o_.residuals_.finish(dx().data(), sums(), work_);
+        if (row == 0) terms_.clear(dx().data(), sums());
+        terms_.collect(x_.data(), i, row, last, dx().data(), sums(), places_.data());
+        if (last < terms_.height()) continue;
+        terms_.finish(dx().data(), sums(), work_);
         scatter_maps(dx().data(), o_.a_.dx, count_, const_cast<C*>(map_at<C>(o_.a_.dx, first_ + i, channel_)));
       }
     }
 
-    // gradient_ [vector of outputs][image, pixel][lanes], times what comes in for each map
+    // gradient_ [vector of outputs][group][image, pixel][lanes], times what comes in for each map
     void gather_gradient(int64_t i, int64_t row, int64_t last) {
-      const int64_t pixels = (last - row) * width();
       Maps y = o_.a_.y;
       y.height = last - row;
       for (int64_t v = 0; v < o_.output_vectors_; ++v) {
         const int64_t channel = group_ * o_.outputs_ + v * kL, count = std::min<int64_t>(kL, o_.outputs_ - v * kL);
         const C* from = map_at<C>(y, first_ + i, channel) + row * y.row_stride;
-        C* to = gradient_.data() + v * o_.row_ + i * pixels * kL;
-        gather_group<C, C>(y, count, [&](int64_t j) { return from + j * y.channel_stride; }, to);
+        gather_group<C, C>(y, count, [&](int64_t j) { return from + j * y.channel_stride; }, scratch_.data());
         const C* incoming = static_cast<const C*>(o_.a_.grad) + (first_ + i) * o_.a_.outputs + channel;
-        const Vec<C> scale = load_first(incoming, count);
-        for (int64_t p = 0; p < pixels; ++p) store(to + p * kL, scale * load(to + p * kL));
+        terms_.spread_gradient(scratch_.data(), load_first(incoming, count), i, row, last,
+                               gradient_.data() + v * gradient_row_);
       }
     }
 
-    void make_residuals(int64_t i, int64_t row, int64_t last) {
-      C* to = residuals_.data() + i * (last - row) * width() * kL;
-      o_.residuals_.template make<C>(o_.a_.x, first_ + i, channel_, count_, row, last, maps_.data(), low_, work_, to,
-                                     o_.row_);
-    }
-
-    // visit(tap, count) for the taps that a tile takes side by side.
-    template <class Visit>
-    void each_taps(Visit visit) const {
-      each_block(o_.residuals_.taps(), kTileColumns, visit);
-    }
-
-    // taps_ [output][tap][lanes] += over the pixels
-    void weight_gradient(int64_t pixels) {
-      const int64_t taps = o_.residuals_.taps(), row = o_.row_;
+    // dweight_ [output][weight][lanes] += over the pixels
+    void weight_gradient(const TermGroup& group, const TermBlock& block, int64_t pixels) {
       each_block(pixels, kInnerBlock, [&](int64_t pixel, int64_t count) {
-        each_taps([&](int64_t tap, int64_t vectors) {
-          for (int64_t v = 0; v < o_.output_vectors_; ++v) {
-            each_block(std::min<int64_t>(kL, o_.outputs_ - v * kL), kRows, [&](int64_t lane, int64_t lanes) {
-              const C *gradient = gradient_.data() + v * row + pixel * kL + lane,
-                      *residuals = residuals_.data() + tap * row + pixel * kL;
-              C* to = taps_ + ((v * kL + lane) * taps + tap) * kL;
-              product<Inner::kPixels>(TapProduct<C>{gradient, 0, 1, count, residuals, kL, row, to, taps * kL, kL, true},
-                                      int(lanes), int(vectors));
-            });
-          }
-        });
+        for (int64_t v = 0; v < o_.output_vectors_; ++v) {
+          each_block(std::min<int64_t>(kL, o_.outputs_ - v * kL), kRows, [&](int64_t lane, int64_t lanes) {
+            const C* gradient = gradient_.data() + v * gradient_row_ + group.gradient + pixel * kL + lane;
+            C* to = dweight_.data() + (v * kL + lane) * weight_row_ + block.weight * kL;
+            product<Inner::kPixels>(TapProduct<C>{gradient, 0, 1, count, x_.data() + block.x + pixel * kL, kL,
+                                                  block.x_step, to, weight_row_, block.weight_step * kL, true},
+                                    int(lanes), block.vectors);
+          });
+        }
       });
     }
 
-    // The residuals' gradients, written over them: [tap][pixel][lanes] = over the outputs
-    void input_gradient(int64_t pixels) {
-      const int64_t taps = o_.residuals_.taps(), row = o_.row_;
-      each_taps([&](int64_t tap, int64_t vectors) {
-        each_block(o_.output_vectors_, kInnerBlock / kL, [&](int64_t v, int64_t blocks) {
-          each_block(pixels, kTileRows, [&](int64_t pixel, int64_t count) {
-            const C *gradient = gradient_.data() + v * row + pixel * kL,
-                    *weight = weight_.data() + (v * kL * taps + tap) * kL;
-            C* to = residuals_.data() + tap * row + pixel * kL;
-            product<Inner::kChannels>(
-                TapProduct<C>{gradient, row, blocks, kL, weight, taps * kL, kL, to, kL, row, v > 0}, int(count),
-                int(vectors));
-          });
+    // The gradients of x's side, written over it: [term][pixel][lanes] = over the outputs
+    void input_gradient(const TermGroup& group, const TermBlock& block, int64_t pixels) {
+      each_block(o_.output_vectors_, kInnerBlock / kL, [&](int64_t v, int64_t blocks) {
+        each_block(pixels, kTileRows, [&](int64_t pixel, int64_t count) {
+          const C *gradient = gradient_.data() + v * gradient_row_ + group.gradient + pixel * kL,
+                  *weight = weight_.data() + v * kL * weight_row_ + block.weight * kL;
+          product<Inner::kChannels>(
+              TapProduct<C>{gradient, gradient_row_, blocks, kL, weight, weight_row_, block.weight_step * kL,
+                            x_.data() + block.x + pixel * kL, kL, block.x_step, v > 0},
+              int(count), block.vectors);
         });
       });
     }
 
     const TapGradient& o_;
-    Buffer<C> residuals_;  // [tap][image, pixel][lanes]
-    Buffer<C> gradient_, weight_, maps_, dx_;
-    typename TapResiduals<C>::Low low_;
-    typename TapResiduals<C>::Work work_;
-    std::optional<typename TapResiduals<C>::Low> sums_;
-    C* taps_ = nullptr;
+    const Terms& terms_;
+    const int64_t weight_row_, gradient_row_;
+    Buffer<C> x_, gradient_, weight_, dweight_, maps_, scratch_, places_, dx_;
+    typename Terms::Low low_;
+    typename Terms::Work work_;
+    std::optional<typename Terms::Low> sums_;
     int64_t group_ = 0, channel_ = 0, count_ = 0, first_ = 0, images_ = 0;
   };
 
   void scatter_taps() {
-    const int64_t taps = residuals_.taps(), size = inputs_ * taps;
-    const Maps rows{a_.dweight, a_.x.dtype, 1, inputs_, 1, taps, 0, taps, taps, 1};
+    const int64_t size = inputs_ * taps_;
+    const Maps rows{a_.dweight, a_.x.dtype, 1, inputs_, 1, taps_, 0, taps_, taps_, 1};
     parallel(runtime_, tasks_, 1, [&](Pieces& pieces) {
       for (int64_t task = pieces.next(); task >= 0; task = pieces.next()) {
         const int64_t group = task / input_vectors_, input = task % input_vectors_ * kL;
@@ -198,9 +193,9 @@ class TapGradient {
           const C* other = sum + part * tasks_ * taps_size_;
           for (int64_t i = 0; i < taps_size_; i += kL) store(sum + i, load(sum + i) + load(other + i));
         }
-        C* to = static_cast<C*>(a_.dweight) + group * outputs_ * size + input * taps;
+        C* to = static_cast<C*>(a_.dweight) + group * outputs_ * size + input * taps_;
         for (int64_t o = 0; o < outputs_; ++o, to += size) {
-          scatter_maps(sum + o * taps * kL, rows, std::min<int64_t>(kL, inputs_ - input), to);
+          scatter_maps(sum + o * taps_ * kL, rows, std::min<int64_t>(kL, inputs_ - input), to);
         }
       }
     });
@@ -208,16 +203,23 @@ class TapGradient {
 
   const Conv2dTapGradientArgs& a_;
   const Runtime& runtime_;
-  const TapResiduals<C> residuals_;
-  const int64_t inputs_, outputs_, input_vectors_, output_vectors_, tasks_, parts_, images_, rows_, row_, taps_size_;
+  const int64_t inputs_, outputs_, input_vectors_, output_vectors_, tasks_, parts_;
+  const Terms terms_;
+  const int64_t taps_, taps_size_;
   Buffer<C> sums_;  // [part][group, vector of inputs][output][tap][lanes]
 };
+
+template <class C>
+void run(const Conv2dTapGradientArgs& a, const Runtime& runtime) {
+  if (PairedTerms<C>::pays(a.h, a.w)) return TapGradient<C, PairedTerms<C>>(a, runtime).run();
+  TapGradient<C, TapTerms<C>>(a, runtime).run();
+}
 
 }  // namespace
 
 void conv2d_alias_l1_tap_gradient(const Conv2dTapGradientArgs& a, const Runtime& runtime) {
-  if (a.x.dtype == Dtype::kFloat64) return TapGradient<double>(a, runtime).run();
-  TapGradient<float>(a, runtime).run();
+  if (a.x.dtype == Dtype::kFloat64) return run<double>(a, runtime);
+  run<float>(a, runtime);
 }
 
 }  // namespace alias_ops::ALIAS_OPS_ISA
