@@ -55,12 +55,12 @@ class TapGradient {
     explicit Task(const TapGradient& owner)
         : o_(owner),
           terms_(o_.terms_),
-          weight_row_(terms_.weights() * kL),
+          weight_step_(Terms::row_size(o_.output_vectors_ * kL)),
           gradient_row_(terms_.groups().gradient_row()),
           x_(terms_.groups().x_size()),
           gradient_(o_.output_vectors_ * gradient_row_),
-          weight_(o_.output_vectors_ * kL * weight_row_),
-          dweight_(o_.output_vectors_ * kL * weight_row_),
+          weight_(terms_.weights() * weight_step_),
+          dweight_(terms_.weights() * weight_step_),
           maps_(map_size()),
           scratch_(std::max(terms_.rows * terms_.width(), o_.taps_) * kL),
           places_(terms_.work_size()),
@@ -83,7 +83,7 @@ class TapGradient {
       }
       C* sums = const_cast<C*>(o_.sums_.data()) + (part * o_.tasks_ + task) * o_.taps_size_;
       for (int64_t o = 0; o < o_.outputs_; ++o) {
-        terms_.collect_weight(dweight_.data() + o * weight_row_, sums + o * o_.taps_ * kL);
+        terms_.collect_weight(dweight_.data() + o * kL, weight_step_, sums + o * o_.taps_ * kL);
       }
     }
 
@@ -92,17 +92,16 @@ class TapGradient {
     Buffer<C>& dx() { return sums_ ? dx_ : maps_; }
     typename Terms::Low& sums() { return sums_ ? *sums_ : low_; }
 
-    // weight_ [output][weight][lanes], zero beyond the outputs
+    // weight_ [weight][output][lanes], zero beyond the outputs
     void gather_weight(int64_t input) {
       const int64_t taps = o_.taps_, size = o_.inputs_ * taps;
       const Maps rows{o_.a_.weight, o_.a_.x.dtype, 1, o_.inputs_, 1, taps, 0, taps, taps, 1};
-      C* to = weight_.data();
-      for (int64_t o = 0; o < o_.outputs_; ++o, to += weight_row_) {
+      std::fill(weight_.begin(), weight_.end(), C(0));
+      for (int64_t o = 0; o < o_.outputs_; ++o) {
         const C* from = static_cast<const C*>(o_.a_.weight) + (group_ * o_.outputs_ + o) * size + input * taps;
         gather_group<C, C>(rows, count_, [&](int64_t i) { return from + i * taps; }, scratch_.data());
-        terms_.spread_weight(scratch_.data(), to);
+        terms_.spread_weight(scratch_.data(), weight_.data() + o * kL, weight_step_);
       }
-      std::fill(to, weight_.end(), C(0));
     }
 
     void rows(int64_t row) {
@@ -143,15 +142,15 @@ class TapGradient {
       }
     }
 
-    // dweight_ [output][weight][lanes] += over the pixels
+    // dweight_ [weight][output][lanes] += over the pixels
     void weight_gradient(const TermGroup& group, const TermBlock& block, int64_t pixels) {
       each_block(pixels, kInnerBlock, [&](int64_t pixel, int64_t count) {
         for (int64_t v = 0; v < o_.output_vectors_; ++v) {
           each_block(std::min<int64_t>(kL, o_.outputs_ - v * kL), kRows, [&](int64_t lane, int64_t lanes) {
             const C* gradient = gradient_.data() + v * gradient_row_ + group.gradient + pixel * kL + lane;
-            C* to = dweight_.data() + (v * kL + lane) * weight_row_ + block.weight * kL;
+            C* to = dweight_.data() + block.weight * weight_step_ + (v * kL + lane) * kL;
             product<Inner::kPixels>(TapProduct<C>{gradient, 0, 1, count, x_.data() + block.x + pixel * kL, kL,
-                                                  block.x_step, to, weight_row_, block.weight_step * kL, true},
+                                                  block.x_step, to, kL, block.weight_step * weight_step_, true},
                                     int(lanes), block.vectors);
           });
         }
@@ -163,9 +162,9 @@ class TapGradient {
       each_block(o_.output_vectors_, kInnerBlock / kL, [&](int64_t v, int64_t blocks) {
         each_block(pixels, kTileRows, [&](int64_t pixel, int64_t count) {
           const C *gradient = gradient_.data() + v * gradient_row_ + group.gradient + pixel * kL,
-                  *weight = weight_.data() + v * kL * weight_row_ + block.weight * kL;
+                  *weight = weight_.data() + block.weight * weight_step_ + v * kL * kL;
           product<Inner::kChannels>(
-              TapProduct<C>{gradient, gradient_row_, blocks, kL, weight, weight_row_, block.weight_step * kL,
+              TapProduct<C>{gradient, gradient_row_, blocks, kL, weight, kL, block.weight_step * weight_step_,
                             x_.data() + block.x + pixel * kL, kL, block.x_step, v > 0},
               int(count), block.vectors);
         });
@@ -174,7 +173,7 @@ class TapGradient {
 
     const TapGradient& o_;
     const Terms& terms_;
-    const int64_t weight_row_, gradient_row_;
+    const int64_t weight_step_, gradient_row_;
     Buffer<C> x_, gradient_, weight_, dweight_, maps_, scratch_, places_, dx_;
     typename Terms::Low low_;
     typename Terms::Work work_;

@@ -83,17 +83,17 @@ class PairedTerms : public TapParts<C> {
   int64_t work_size() const { return down_.size * along_.size * kL; }
 
   // As those of TapTerms.
-  void spread_weight(const C* taps, C* to) const {
+  void spread_weight(const C* taps, C* to, int64_t step) const {
     each_weight([&](int64_t i, const int64_t (&tap)[4], int count) {
       Vec<C> sum = load(taps + tap[0] * kL);
       for (int k = 1; k < count; ++k) sum += load(taps + tap[k] * kL);
-      store(to + i * kL, sum);
+      store(to + i * step, sum);
     });
   }
-  void collect_weight(const C* from, C* taps) const {
+  void collect_weight(const C* from, int64_t step, C* taps) const {
     std::fill_n(taps, this->taps() * kL, C(0));
     each_weight([&](int64_t i, const int64_t (&tap)[4], int count) {
-      for (int k = 0; k < count; ++k) add(taps + tap[k] * kL, load(from + i * kL));
+      for (int k = 0; k < count; ++k) add(taps + tap[k] * kL, load(from + i * step));
     });
   }
 

@@ -87,9 +87,13 @@ class TapTerms : public TapResiduals<C> {
   int64_t weights() const { return this->taps(); }
   int64_t work_size() const { return 0; }
 
-  // Weights of terms for one output [weight][lanes] from those of taps, and the way back.
-  void spread_weight(const C* taps, C* to) const { std::copy_n(taps, weights() * kL, to); }
-  void collect_weight(const C* from, C* taps) const { std::copy_n(from, weights() * kL, taps); }
+  // One output's weights of terms, `step` apart, from those of taps [tap][lanes], and the way back.
+  void spread_weight(const C* taps, C* to, int64_t step) const {
+    for (int64_t i = 0; i < weights(); ++i) store(to + i * step, load(taps + i * kL));
+  }
+  void collect_weight(const C* from, int64_t step, C* taps) const {
+    for (int64_t i = 0; i < weights(); ++i) store(taps + i * kL, load(from + i * step));
+  }
 
   // The outputs' side of image i of those together, from [pixel][lanes] of output rows first..last, times `scale`.
   void spread_gradient(const C* map, Vec<C> scale, int64_t i, int64_t first, int64_t last, C* to) const {
