@@ -3,6 +3,7 @@
 // into dx vector by vector of input channels. No convolution, and nothing of x's size but dx.
 #include <algorithm>
 #include <optional>
+#include <vector>
 
 #include "buffer.h"
 #include "conv2d_tap_pairs.h"
@@ -19,6 +20,8 @@ constexpr int64_t kInnerBlock = 128;
 // Tasks that there are at least, where the batch allows: it is cut into parts, each with taps of its own to sum. Parts
 // follow from the shape alone, so sums do not depend on the number of threads.
 constexpr int64_t kTasks = 16;
+// Vectors of input channels that share what is gathered of the outputs, and the sums that there may be for it.
+constexpr int64_t kShared = 2, kSharedBytes = 5 << 20;
 
 template <class C, class Terms>
 class TapGradient {
@@ -33,23 +36,39 @@ class TapGradient {
         outputs_(a.outputs / a.groups),
         input_vectors_(ceiling(inputs_, kL)),
         output_vectors_(ceiling(outputs_, kL)),
-        tasks_(a.groups * input_vectors_),
-        parts_(std::clamp<int64_t>(ceiling(kTasks, tasks_), 1, a.x.images)),
-        terms_(a.h, a.w, ceiling(a.x.images, parts_)),
-        taps_(terms_.taps()),
+        taps_(a.h.taps * a.w.taps),
         taps_size_(outputs_ * taps_ * kL),
-        sums_(parts_ * tasks_ * taps_size_) {}
+        shares_(shares()),
+        parts_(parts(shares_)),
+        terms_(a.h, a.w, ceiling(a.x.images, parts_)),
+        sums_(sums_size(shares_)) {}
 
   void run() {
-    parallel(runtime_, parts_ * tasks_, 1, [&](Pieces& pieces) {
+    const int64_t tasks = a_.groups * shares_;
+    parallel(runtime_, parts_ * tasks, 1, [&](Pieces& pieces) {
       Task task(*this);
-      for (int64_t i = pieces.next(); i >= 0; i = pieces.next()) task.run(i / tasks_, i % tasks_);
+      for (int64_t i = pieces.next(); i >= 0; i = pieces.next()) task.run(i / tasks, i % tasks / shares_, i % shares_);
     });
     scatter_taps();
   }
 
  private:
-  // A vector of input channels of one convolution group, and a part of the batch.
+  // Parts of the batch, where a task is one of `shares` of a convolution group's input channels.
+  int64_t parts(int64_t shares) const {
+    return std::clamp<int64_t>(ceiling(kTasks, a_.groups * shares), 1, a_.x.images);
+  }
+  int64_t sums_size(int64_t shares) const { return parts(shares) * a_.groups * input_vectors_ * taps_size_; }
+  // Some vectors of inputs to a task, which gathers the outputs' side once for all of them: where there are images for
+  // as many tasks, where the sums of more parts are not too large, and where images are not taken in bands, as what a
+  // band is made of is kept for one vector only.
+  int64_t shares() const {
+    const int64_t fewer = ceiling(input_vectors_, kShared);
+    const bool busy = parts(fewer) * a_.groups * fewer >= kTasks;
+    const bool fits = sums_size(fewer) * int64_t(sizeof(C)) <= kSharedBytes;
+    return busy && fits && Terms::takes_whole(a_.h, a_.w) ? fewer : input_vectors_;
+  }
+
+  // Some vectors of input channels of one convolution group, and a part of the batch.
   class Task {
    public:
     explicit Task(const TapGradient& owner)
@@ -59,32 +78,31 @@ class TapGradient {
           gradient_row_(terms_.groups().gradient_row()),
           x_(terms_.groups().x_size()),
           gradient_(o_.output_vectors_ * gradient_row_),
-          weight_(terms_.weights() * weight_step_),
-          dweight_(terms_.weights() * weight_step_),
           maps_(map_size()),
           scratch_(std::max(terms_.rows * terms_.width(), o_.taps_) * kL),
           places_(terms_.work_size()),
           low_(terms_),
           work_(terms_) {
+      const int64_t vectors = ceiling(o_.input_vectors_, o_.shares_), size = terms_.weights() * weight_step_;
+      for (int64_t v = 0; v < vectors; ++v) inputs_.push_back({0, 0, 0, Buffer<C>(size), Buffer<C>(size)});
       // Rows of an image by turns: what its residuals are made of and what they come to are needed side by side.
       if (terms_.rows < terms_.height()) dx_ = Buffer<C>(map_size()), sums_.emplace(terms_);
     }
 
-    void run(int64_t part, int64_t task) {
-      const int64_t within = task % o_.input_vectors_ * kL;
-      group_ = task / o_.input_vectors_;
-      channel_ = group_ * o_.inputs_ + within, count_ = std::min<int64_t>(kL, o_.inputs_ - within);
-      std::fill(dweight_.begin(), dweight_.end(), C(0));
-      gather_weight(within);
+    void run(int64_t part, int64_t group, int64_t share) {
+      const int64_t from = o_.input_vectors_ * share / o_.shares_, to = o_.input_vectors_ * (share + 1) / o_.shares_;
+      group_ = group, vectors_ = to - from;
+      for (int64_t v = 0; v < vectors_; ++v) start(inputs_[v], from + v);
       const int64_t images = o_.a_.x.images, last = images * (part + 1) / o_.parts_;
       for (int64_t first = images * part / o_.parts_; first < last; first += terms_.images) {
         first_ = first, images_ = std::min(terms_.images, last - first);
-        for (int64_t row = 0; row < terms_.height(); row += terms_.rows) rows(row);
+        for (int64_t row = 0; row < terms_.height(); row += terms_.rows) {
+          const int64_t end = std::min(row + terms_.rows, terms_.height());
+          for (int64_t i = 0; i < images_; ++i) gather_gradient(i, row, end);
+          for (int64_t v = 0; v < vectors_; ++v) rows(inputs_[v], row, end);
+        }
       }
-      C* sums = const_cast<C*>(o_.sums_.data()) + (part * o_.tasks_ + task) * o_.taps_size_;
-      for (int64_t o = 0; o < o_.outputs_; ++o) {
-        terms_.collect_weight(dweight_.data() + o * kL, weight_step_, sums + o * o_.taps_ * kL);
-      }
+      for (int64_t v = 0; v < vectors_; ++v) finish(inputs_[v], part);
     }
 
    private:
@@ -92,31 +110,45 @@ class TapGradient {
     Buffer<C>& dx() { return sums_ ? dx_ : maps_; }
     typename Terms::Low& sums() { return sums_ ? *sums_ : low_; }
 
-    // weight_ [weight][output][lanes], zero beyond the outputs
-    void gather_weight(int64_t input) {
-      const int64_t taps = o_.taps_, size = o_.inputs_ * taps;
+    // A vector of input channels.
+    struct Inputs {
+      int64_t vector, channel, count;
+      Buffer<C> weight, dweight;  // [weight][output][lanes], zero beyond the outputs
+    };
+
+    void start(Inputs& inputs, int64_t vector) {
+      const int64_t within = vector * kL, taps = o_.taps_, size = o_.inputs_ * taps;
+      inputs.vector = vector, inputs.channel = group_ * o_.inputs_ + within;
+      inputs.count = std::min<int64_t>(kL, o_.inputs_ - within);
+      std::fill(inputs.weight.begin(), inputs.weight.end(), C(0));
+      std::fill(inputs.dweight.begin(), inputs.dweight.end(), C(0));
       const Maps rows{o_.a_.weight, o_.a_.x.dtype, 1, o_.inputs_, 1, taps, 0, taps, taps, 1};
-      std::fill(weight_.begin(), weight_.end(), C(0));
       for (int64_t o = 0; o < o_.outputs_; ++o) {
-        const C* from = static_cast<const C*>(o_.a_.weight) + (group_ * o_.outputs_ + o) * size + input * taps;
-        gather_group<C, C>(rows, count_, [&](int64_t i) { return from + i * taps; }, scratch_.data());
-        terms_.spread_weight(scratch_.data(), weight_.data() + o * kL, weight_step_);
+        const C* from = static_cast<const C*>(o_.a_.weight) + (group_ * o_.outputs_ + o) * size + within * taps;
+        gather_group<C, C>(rows, inputs.count, [&](int64_t i) { return from + i * taps; }, scratch_.data());
+        terms_.spread_weight(scratch_.data(), inputs.weight.data() + o * kL, weight_step_);
+      }
+    }
+    void finish(const Inputs& inputs, int64_t part) const {
+      const int64_t number = (part * o_.a_.groups + group_) * o_.input_vectors_ + inputs.vector;
+      C* sums = const_cast<C*>(o_.sums_.data()) + number * o_.taps_size_;
+      for (int64_t o = 0; o < o_.outputs_; ++o) {
+        terms_.collect_weight(inputs.dweight.data() + o * kL, weight_step_, sums + o * o_.taps_ * kL);
       }
     }
 
-    void rows(int64_t row) {
-      const int64_t last = std::min(row + terms_.rows, terms_.height());
-      for (int64_t i = 0; i < images_; ++i) gather_gradient(i, row, last);
+    void rows(Inputs& inputs, int64_t row, int64_t last) {
+      const auto& [vector, channel, count, weight, dweight] = inputs;
+      const Maps &x = o_.a_.x, &to = o_.a_.dx;
       for (int64_t i = 0; i < images_; ++i) {
-        const auto lanes =
-            terms_.template take<C>(o_.a_.x, first_ + i, channel_, count_, row == 0, maps_.data(), low_, work_);
+        const auto lanes = terms_.template take<C>(x, first_ + i, channel, count, row == 0, maps_.data(), low_, work_);
         terms_.make(lanes, low_, i, row, last, x_.data(), places_.data());
       }
       for (const TermGroup& group : terms_.groups().all()) {
         const int64_t pixels = images_ * group.pixels(last - row, last == terms_.height());
         for (const TermBlock& block : group.blocks) {
-          weight_gradient(group, block, pixels);
-          input_gradient(group, block, pixels);
+          weight_gradient(group, block, pixels, inputs.dweight.data());
+          input_gradient(group, block, pixels, weight.data());
         }
       }
       for (int64_t i = 0; i < images_; ++i) {
@@ -124,7 +156,7 @@ class TapGradient {
         terms_.collect(x_.data(), i, row, last, dx().data(), sums(), places_.data());
         if (last < terms_.height()) continue;
         terms_.finish(dx().data(), sums(), work_);
-        scatter_maps(dx().data(), o_.a_.dx, count_, const_cast<C*>(map_at<C>(o_.a_.dx, first_ + i, channel_)));
+        scatter_maps(dx().data(), to, count, const_cast<C*>(map_at<C>(to, first_ + i, channel)));
       }
     }
 
@@ -142,13 +174,13 @@ class TapGradient {
       }
     }
 
-    // dweight_ [weight][output][lanes] += over the pixels
-    void weight_gradient(const TermGroup& group, const TermBlock& block, int64_t pixels) {
+    // [weight][output][lanes] += over the pixels
+    void weight_gradient(const TermGroup& group, const TermBlock& block, int64_t pixels, C* dweight) {
       each_block(pixels, kInnerBlock, [&](int64_t pixel, int64_t count) {
         for (int64_t v = 0; v < o_.output_vectors_; ++v) {
           each_block(std::min<int64_t>(kL, o_.outputs_ - v * kL), kRows, [&](int64_t lane, int64_t lanes) {
             const C* gradient = gradient_.data() + v * gradient_row_ + group.gradient + pixel * kL + lane;
-            C* to = dweight_.data() + block.weight * weight_step_ + (v * kL + lane) * kL;
+            C* to = dweight + block.weight * weight_step_ + (v * kL + lane) * kL;
             product<Inner::kPixels>(TapProduct<C>{gradient, 0, 1, count, x_.data() + block.x + pixel * kL, kL,
                                                   block.x_step, to, kL, block.weight_step * weight_step_, true},
                                     int(lanes), block.vectors);
@@ -158,11 +190,11 @@ class TapGradient {
     }
 
     // The gradients of x's side, written over it: [term][pixel][lanes] = over the outputs
-    void input_gradient(const TermGroup& group, const TermBlock& block, int64_t pixels) {
+    void input_gradient(const TermGroup& group, const TermBlock& block, int64_t pixels, const C* weights) {
       each_block(o_.output_vectors_, kInnerBlock / kL, [&](int64_t v, int64_t blocks) {
         each_block(pixels, kTileRows, [&](int64_t pixel, int64_t count) {
           const C *gradient = gradient_.data() + v * gradient_row_ + group.gradient + pixel * kL,
-                  *weight = weight_.data() + block.weight * weight_step_ + v * kL * kL;
+                  *weight = weights + block.weight * weight_step_ + v * kL * kL;
           product<Inner::kChannels>(
               TapProduct<C>{gradient, gradient_row_, blocks, kL, weight, kL, block.weight_step * weight_step_,
                             x_.data() + block.x + pixel * kL, kL, block.x_step, v > 0},
@@ -174,22 +206,24 @@ class TapGradient {
     const TapGradient& o_;
     const Terms& terms_;
     const int64_t weight_step_, gradient_row_;
-    Buffer<C> x_, gradient_, weight_, dweight_, maps_, scratch_, places_, dx_;
+    Buffer<C> x_, gradient_, maps_, scratch_, places_, dx_;
     typename Terms::Low low_;
     typename Terms::Work work_;
     std::optional<typename Terms::Low> sums_;
-    int64_t group_ = 0, channel_ = 0, count_ = 0, first_ = 0, images_ = 0;
+    std::vector<Inputs> inputs_;
+    int64_t vectors_ = 0, group_ = 0, first_ = 0, images_ = 0;
   };
 
   void scatter_taps() {
     const int64_t size = inputs_ * taps_;
     const Maps rows{a_.dweight, a_.x.dtype, 1, inputs_, 1, taps_, 0, taps_, taps_, 1};
-    parallel(runtime_, tasks_, 1, [&](Pieces& pieces) {
+    const int64_t vectors = a_.groups * input_vectors_;
+    parallel(runtime_, vectors, 1, [&](Pieces& pieces) {
       for (int64_t task = pieces.next(); task >= 0; task = pieces.next()) {
         const int64_t group = task / input_vectors_, input = task % input_vectors_ * kL;
         C* sum = sums_.data() + task * taps_size_;
         for (int64_t part = 1; part < parts_; ++part) {
-          const C* other = sum + part * tasks_ * taps_size_;
+          const C* other = sum + part * vectors * taps_size_;
           for (int64_t i = 0; i < taps_size_; i += kL) store(sum + i, load(sum + i) + load(other + i));
         }
         C* to = static_cast<C*>(a_.dweight) + group * outputs_ * size + input * taps_;
@@ -202,9 +236,8 @@ class TapGradient {
 
   const Conv2dTapGradientArgs& a_;
   const Runtime& runtime_;
-  const int64_t inputs_, outputs_, input_vectors_, output_vectors_, tasks_, parts_;
+  const int64_t inputs_, outputs_, input_vectors_, output_vectors_, taps_, taps_size_, shares_, parts_;
   const Terms terms_;
-  const int64_t taps_, taps_size_;
   Buffer<C> sums_;  // [part][group, vector of inputs][output][tap][lanes]
 };
 

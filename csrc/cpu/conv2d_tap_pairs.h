@@ -79,6 +79,7 @@ class PairedTerms : public TapParts<C> {
   }
 
   const TermGroups<C>& groups() const { return groups_; }
+  static bool takes_whole(const TapTable& h, const TapTable& w) { return h.outputs * w.outputs <= kPixels; }
   int64_t weights() const { return weight(int64_t(down_.weights.size()), 0); }
   int64_t work_size() const { return down_.size * along_.size * kL; }
 

@@ -47,7 +47,7 @@ class TermGroups {
     const int64_t most = images_ * columns * TermGroup::rows_of(rows, rows_, true);
     const int64_t x_step = TapParts<C>::row_size(most);
     all_.push_back({rows, columns, gradient_size_, x_size_, x_step, {}});
-    gradient_size_ += most * kLanes<C>;
+    gradient_size_ += x_step;
     x_size_ += terms * x_step;
     return all_.back();
   }
@@ -84,6 +84,7 @@ class TapTerms : public TapResiduals<C> {
   }
 
   const TermGroups<C>& groups() const { return groups_; }
+  static bool takes_whole(const TapTable& h, const TapTable& w) { return h.outputs * w.outputs <= kTapPixels; }
   int64_t weights() const { return this->taps(); }
   int64_t work_size() const { return 0; }
 
