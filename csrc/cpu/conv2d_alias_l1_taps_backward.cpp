@@ -20,8 +20,8 @@ constexpr int64_t kInnerBlock = 128;
 // Tasks that there are at least, where the batch allows: it is cut into parts, each with taps of its own to sum. Parts
 // follow from the shape alone, so sums do not depend on the number of threads.
 constexpr int64_t kTasks = 16;
-// Vectors of input channels that share what is gathered of the outputs, and the sums that there may be for it.
-constexpr int64_t kShared = 2, kSharedBytes = 5 << 20;
+// Vectors of input channels that share what is gathered of the outputs, and what that may cost in memory.
+constexpr int64_t kShared = 2, kSharedBytes = 6 << 20;
 
 template <class C, class Terms>
 class TapGradient {
@@ -41,7 +41,7 @@ class TapGradient {
         shares_(shares()),
         parts_(parts(shares_)),
         terms_(a.h, a.w, ceiling(a.x.images, parts_)),
-        sums_(sums_size(shares_)) {}
+        sums_(parts_ > 1 ? sums_size(shares_) : 0) {}
 
   void run() {
     const int64_t tasks = a_.groups * shares_;
@@ -49,7 +49,7 @@ class TapGradient {
       Task task(*this);
       for (int64_t i = pieces.next(); i >= 0; i = pieces.next()) task.run(i / tasks, i % tasks / shares_, i % shares_);
     });
-    scatter_taps();
+    if (parts_ > 1) add_parts();
   }
 
  private:
@@ -59,12 +59,13 @@ class TapGradient {
   }
   int64_t sums_size(int64_t shares) const { return parts(shares) * a_.groups * input_vectors_ * taps_size_; }
   // Some vectors of inputs to a task, which gathers the outputs' side once for all of them: where there are images for
-  // as many tasks, where the sums of more parts are not too large, and where images are not taken in bands, as what a
-  // band is made of is kept for one vector only.
+  // as many tasks, where the sums of more parts and what a task keeps of weights is not too large, and where images are
+  // not taken in bands, as what a band is made of is kept for one vector only.
   int64_t shares() const {
     const int64_t fewer = ceiling(input_vectors_, kShared);
     const bool busy = parts(fewer) * a_.groups * fewer >= kTasks;
-    const bool fits = sums_size(fewer) * int64_t(sizeof(C)) <= kSharedBytes;
+    const int64_t weights = 2 * kShared * Terms::weights(a_.h, a_.w) * outputs_ * kL;
+    const bool fits = (sums_size(fewer) + weights) * int64_t(sizeof(C)) <= kSharedBytes;
     return busy && fits && Terms::takes_whole(a_.h, a_.w) ? fewer : input_vectors_;
   }
 
@@ -129,11 +130,12 @@ class TapGradient {
         terms_.spread_weight(scratch_.data(), inputs.weight.data() + o * kL, weight_step_);
       }
     }
-    void finish(const Inputs& inputs, int64_t part) const {
-      const int64_t number = (part * o_.a_.groups + group_) * o_.input_vectors_ + inputs.vector;
-      C* sums = const_cast<C*>(o_.sums_.data()) + number * o_.taps_size_;
+    void finish(const Inputs& inputs, int64_t part) {
+      const int64_t number = group_ * o_.input_vectors_ + inputs.vector;
       for (int64_t o = 0; o < o_.outputs_; ++o) {
-        terms_.collect_weight(inputs.dweight.data() + o * kL, weight_step_, sums + o * o_.taps_ * kL);
+        C* sums = o_.parts_ == 1 ? scratch_.data() : o_.sums_of(part, number) + o * o_.taps_ * kL;
+        terms_.collect_weight(inputs.dweight.data() + o * kL, weight_step_, sums);
+        if (o_.parts_ == 1) o_.scatter_taps(sums, number, o);
       }
     }
 
@@ -214,22 +216,26 @@ class TapGradient {
     int64_t vectors_ = 0, group_ = 0, first_ = 0, images_ = 0;
   };
 
-  void scatter_taps() {
-    const int64_t size = inputs_ * taps_;
+  C* sums_of(int64_t part, int64_t vector) const {
+    return const_cast<C*>(sums_.data()) + (part * a_.groups * input_vectors_ + vector) * taps_size_;
+  }
+  // One output's taps [tap][lanes] to the gradient of the weight. vector: of inputs, of all convolution groups.
+  void scatter_taps(const C* sums, int64_t vector, int64_t output) const {
+    const int64_t group = vector / input_vectors_, input = vector % input_vectors_ * kL, size = inputs_ * taps_;
     const Maps rows{a_.dweight, a_.x.dtype, 1, inputs_, 1, taps_, 0, taps_, taps_, 1};
+    C* to = static_cast<C*>(a_.dweight) + (group * outputs_ + output) * size + input * taps_;
+    scatter_maps(sums, rows, std::min<int64_t>(kL, inputs_ - input), to);
+  }
+  void add_parts() const {
     const int64_t vectors = a_.groups * input_vectors_;
     parallel(runtime_, vectors, 1, [&](Pieces& pieces) {
-      for (int64_t task = pieces.next(); task >= 0; task = pieces.next()) {
-        const int64_t group = task / input_vectors_, input = task % input_vectors_ * kL;
-        C* sum = sums_.data() + task * taps_size_;
+      for (int64_t vector = pieces.next(); vector >= 0; vector = pieces.next()) {
+        C* sum = sums_of(0, vector);
         for (int64_t part = 1; part < parts_; ++part) {
-          const C* other = sum + part * vectors * taps_size_;
+          const C* other = sums_of(part, vector);
           for (int64_t i = 0; i < taps_size_; i += kL) store(sum + i, load(sum + i) + load(other + i));
         }
-        C* to = static_cast<C*>(a_.dweight) + group * outputs_ * size + input * taps_;
-        for (int64_t o = 0; o < outputs_; ++o, to += size) {
-          scatter_maps(sum + o * taps_ * kL, rows, std::min<int64_t>(kL, inputs_ - input), to);
-        }
+        for (int64_t o = 0; o < outputs_; ++o) scatter_taps(sum + o * taps_ * kL, vector, o);
       }
     });
   }
@@ -238,7 +244,7 @@ class TapGradient {
   const Runtime& runtime_;
   const int64_t inputs_, outputs_, input_vectors_, output_vectors_, taps_, taps_size_, shares_, parts_;
   const Terms terms_;
-  Buffer<C> sums_;  // [part][group, vector of inputs][output][tap][lanes]
+  Buffer<C> sums_;  // [part][group, vector of inputs][output][tap][lanes], for several parts
 };
 
 template <class C>

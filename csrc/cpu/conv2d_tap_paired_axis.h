@@ -16,6 +16,31 @@ enum Part { kEven, kOdd, kBoth };
 
 inline int64_t part_size(int part, int64_t outputs) { return part == kOdd ? outputs / 2 : ceiling(outputs, 2); }
 
+// Taps that lie a stride apart in x.
+struct TapPairs {
+  std::vector<std::array<int64_t, 2>> pairs;
+  std::vector<int64_t> singles;
+
+  explicit TapPairs(const TapTable& t) {
+    std::vector<bool> taken(t.taps);
+    for (int64_t tap = 0; tap < t.taps; ++tap) {
+      if (taken[tap]) continue;
+      const int64_t other = tap + t.stride / t.dilation;
+      if (t.stride % t.dilation == 0 && other < t.taps) {
+        pairs.push_back({tap, other}), taken[other] = true;
+      } else {
+        singles.push_back(tap);
+      }
+    }
+  }
+  int64_t weights() const { return 3 * int64_t(pairs.size()) + int64_t(singles.size()); }
+  // What all terms of the axis have in pixels, where taps have taps * outputs.
+  int64_t pixels(int64_t outputs) const {
+    const int64_t both = int64_t(pairs.size());
+    return outputs * (both + int64_t(singles.size())) + ceiling(outputs, 2) * both;
+  }
+};
+
 template <class C>
 class PairedAxis {
  public:
@@ -41,25 +66,25 @@ class PairedAxis {
   };
 
   // rows: the most outputs at a time.
-  PairedAxis(const TapAxis<C>& axis, int64_t rows) : weight_of_tap(axis.taps.size()) {
-    find_pairs(axis);
-    for (const auto& [t, u] : pairs_) put(t);
-    for (int64_t t : singles_) put(t);
-    for (const auto& [t, u] : pairs_) put(u);
-    for (const auto& [t, u] : pairs_) {
+  PairedAxis(const TapTable& table, const TapAxis<C>& axis, int64_t rows) : weight_of_tap(table.taps) {
+    const auto [pairs, singles] = TapPairs(table);
+    for (const auto& [t, u] : pairs) put(t);
+    for (int64_t t : singles) put(t);
+    for (const auto& [t, u] : pairs) put(u);
+    for (const auto& [t, u] : pairs) {
       const int64_t at = add_run(axis, t, 1, rows);
       parts[kEven].push_back({weight_of_tap[t], at, at + 1});
       parts[kBoth].push_back({int64_t(weights.size()), at + 1, -1});
       weights.push_back({t, u});
     }
-    for (int64_t t : singles_) {
+    for (int64_t t : singles) {
       const int64_t at = add_run(axis, t, 0, rows);
       parts[kEven].push_back({weight_of_tap[t], at, -1});
       parts[kOdd].push_back({weight_of_tap[t], at + 1, -1});
     }
-    for (size_t i = 0; i < pairs_.size(); ++i) {
+    for (size_t i = 0; i < pairs.size(); ++i) {
       const Term& even = parts[kEven][i];
-      parts[kOdd].push_back({weight_of_tap[pairs_[i][1]], even.plus + 2, even.plus + 1});
+      parts[kOdd].push_back({weight_of_tap[pairs[i][1]], even.plus + 2, even.plus + 1});
     }
     for (size_t t = 0; t < axis.taps.size(); ++t) {
       for (const auto& line : axis.taps[t].lines) {
@@ -80,19 +105,6 @@ class PairedAxis {
   int64_t size = 0;         // of all runs
 
  private:
-  void find_pairs(const TapAxis<C>& axis) {
-    std::vector<bool> taken(axis.taps.size());
-    for (size_t t = 0; t < axis.taps.size(); ++t) {
-      if (taken[t]) continue;
-      size_t u = t + 1;
-      while (u < axis.taps.size() && (taken[u] || axis.taps[u].offset != axis.taps[t].offset + axis.stride)) ++u;
-      if (u == axis.taps.size()) {
-        singles_.push_back(int64_t(t));
-      } else {
-        pairs_.push_back({int64_t(t), int64_t(u)}), taken[u] = true;
-      }
-    }
-  }
   void put(int64_t tap) {
     weight_of_tap[tap] = int64_t(weights.size());
     weights.push_back({tap, -1});
@@ -105,9 +117,6 @@ class PairedAxis {
     size += rows + more;
     return runs.back().begin;
   }
-
-  std::vector<std::array<int64_t, 2>> pairs_;
-  std::vector<int64_t> singles_;
 };
 
 }  // namespace alias_ops::ALIAS_OPS_ISA

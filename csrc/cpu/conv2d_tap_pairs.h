@@ -36,8 +36,8 @@ class PairedTerms : public TapParts<C> {
       : Parts(h, w),
         images(this->images_together(images, kPixels)),
         rows(std::min(ceiling(this->rows_together(kPixels), 2) * 2, h.outputs)),
-        down_(h_, rows),
-        along_(w_, w.outputs),
+        down_(h, h_, rows),
+        along_(w, w_, w.outputs),
         groups_(this->images, rows) {
     for (int part = 0; part < kParts * kParts; ++part) {
       const auto &terms_h = down_.parts[part / kParts], &terms_w = along_.parts[part % kParts];
@@ -68,18 +68,19 @@ class PairedTerms : public TapParts<C> {
     }
   }
 
-  // Whether terms are enough fewer than taps.
+  // Whether terms are enough fewer than taps: those of pairs, and of every tap on every line.
   static bool pays(const TapTable& h, const TapTable& w) {
-    const PairedTerms terms(h, w, 1);
-    int64_t products = 0;
-    for (const TermGroup& group : terms.groups_.all()) {
-      for (const TermBlock& block : group.blocks) products += group.pixels(terms.height(), true) * block.vectors;
-    }
-    return 10 * products < 9 * terms.taps() * terms.height() * terms.width();
+    const auto on_lines = [](const TapTable& t) {
+      return std::count_if(t.sources, t.sources + t.lines * t.taps, [](int64_t source) { return source >= 0; });
+    };
+    const int64_t lines = on_lines(h) * w.taps * w.outputs + on_lines(w) * h.taps * h.outputs;
+    const int64_t products = TapPairs(h).pixels(h.outputs) * TapPairs(w).pixels(w.outputs) + lines;
+    return 10 * products < 9 * h.taps * w.taps * h.outputs * w.outputs;
   }
 
   const TermGroups<C>& groups() const { return groups_; }
   static bool takes_whole(const TapTable& h, const TapTable& w) { return h.outputs * w.outputs <= kPixels; }
+  static int64_t weights(const TapTable& h, const TapTable& w) { return TapPairs(h).weights() * TapPairs(w).weights(); }
   int64_t weights() const { return weight(int64_t(down_.weights.size()), 0); }
   int64_t work_size() const { return down_.size * along_.size * kL; }
 
@@ -99,21 +100,21 @@ class PairedTerms : public TapParts<C> {
   }
 
   void spread_gradient(const C* map, Vec<C> scale, int64_t i, int64_t first, int64_t last, C* to) const {
-    const int64_t rows = last - first;
+    const int64_t count = last - first;
     const bool complete = last == height();
     const TermGroup* group = groups_.all().data();
     C* part[kParts * kParts];
     for (C*& place : part) {
-      place = to + group->gradient + i * group->pixels(rows, complete) * kL;
+      place = to + group->gradient + i * group->pixels(count, complete) * kL;
       ++group;
     }
     const auto put = [&](int number, Vec<C> value) {
       store(part[number], value);
       part[number] += kL;
     };
-    for (int64_t n = 0; n < rows; n += 2) {
+    for (int64_t n = 0; n < count; n += 2) {
       for (int64_t m = 0; m < width(); m += 2) {
-        const bool down = n + 1 < rows, along = m + 1 < width();
+        const bool down = n + 1 < count, along = m + 1 < width();
         const C* at = map + n * width_ + m * kL;
         const Vec<C> even = scale * load(at), even_odd = along ? scale * load(at + kL) : Vec<C>{};
         const Vec<C> odd_even = down ? scale * load(at + width_) : Vec<C>{};
@@ -129,13 +130,13 @@ class PairedTerms : public TapParts<C> {
       C* out = to + group++->gradient + i * width_;
       for (int64_t m = 0; m < width(); ++m) {
         Vec<C> sum = {};
-        for (int64_t n = 0; n < rows; ++n) sum -= line.profile[first + n] * load(map + n * width_ + m * kL);
+        for (int64_t n = 0; n < count; ++n) sum -= line.profile[first + n] * load(map + n * width_ + m * kL);
         store(out + m * kL, first == 0 ? scale * sum : load(out + m * kL) + scale * sum);
       }
     }
     for (const auto& line : along_.lines) {
-      C* out = to + group++->gradient + i * rows * kL;
-      for (int64_t n = 0; n < rows; ++n) {
+      C* out = to + group++->gradient + i * count * kL;
+      for (int64_t n = 0; n < count; ++n) {
         Vec<C> sum = {};
         for (int64_t m = 0; m < width(); ++m) sum -= line.profile[m] * load(map + n * width_ + m * kL);
         store(out + n * kL, scale * sum);

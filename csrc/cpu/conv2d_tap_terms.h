@@ -85,6 +85,7 @@ class TapTerms : public TapResiduals<C> {
 
   const TermGroups<C>& groups() const { return groups_; }
   static bool takes_whole(const TapTable& h, const TapTable& w) { return h.outputs * w.outputs <= kTapPixels; }
+  static int64_t weights(const TapTable& h, const TapTable& w) { return h.taps * w.taps; }
   int64_t weights() const { return this->taps(); }
   int64_t work_size() const { return 0; }
 
