@@ -265,7 +265,7 @@ class PairedTerms : public TapParts<C> {
   template <class Visit>
   void each_line_term(int64_t i, int64_t first, int64_t last, Visit visit) const {
     const int64_t taps_h = int64_t(h_.taps.size()), taps_w = int64_t(w_.taps.size());
-    const TermGroup* group = &groups_.all()[kParts * kParts];
+    const TermGroup* group = groups_.all().data() + kParts * kParts;
     for (const auto& line : down_.lines) {
       for (size_t t = 0; t < line.taps.size() && last == height(); ++t) {
         for (int64_t u = 0; u < taps_w; ++u) {
