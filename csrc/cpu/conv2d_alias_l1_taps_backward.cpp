@@ -140,7 +140,7 @@ class TapGradient {
     }
 
     void rows(Inputs& inputs, int64_t row, int64_t last) {
-      const auto& [vector, channel, count, weight, dweight] = inputs;
+      const int64_t channel = inputs.channel, count = inputs.count;
       const Maps &x = o_.a_.x, &to = o_.a_.dx;
       for (int64_t i = 0; i < images_; ++i) {
         const auto lanes = terms_.template take<C>(x, first_ + i, channel, count, row == 0, maps_.data(), low_, work_);
@@ -150,7 +150,7 @@ class TapGradient {
         const int64_t pixels = images_ * group.pixels(last - row, last == terms_.height());
         for (const TermBlock& block : group.blocks) {
           weight_gradient(group, block, pixels, inputs.dweight.data());
-          input_gradient(group, block, pixels, weight.data());
+          input_gradient(group, block, pixels, inputs.weight.data());
         }
       }
       for (int64_t i = 0; i < images_; ++i) {

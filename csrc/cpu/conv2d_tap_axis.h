@@ -3,8 +3,11 @@
 #pragma once
 
 #include <algorithm>
+#include <tuple>
+#include <utility>
 #include <vector>
 
+#include "blocks.h"
 #include "lanes.h"
 #include "tile.h"
 
@@ -45,9 +48,7 @@ class TapAxis {
         const int64_t source = t.sources[line * t.taps + tap];
         if (source >= 0) made.lines.push_back({profiles_.data() + line * outputs, known(source)});
       }
-      const auto up = [&](int64_t distance) { return distance <= 0 ? 0 : (distance + stride - 1) / stride; };
-      made.first = std::min(outputs, up(-made.offset));
-      made.last = std::max(made.first, std::min(outputs, up(size - made.offset)));
+      std::tie(made.first, made.last) = inside(made.offset, outputs);
       taps.push_back(std::move(made));
     }
   }
@@ -101,11 +102,17 @@ class TapAxis {
     base_back(work, kL, 0, x, step, 0, 1);
   }
 
-  // visit(output, its place in the tap's phase)
+  // Of so many outputs from `offset` on, the first whose sample lies in x and the one behind the last.
+  std::pair<int64_t, int64_t> inside(int64_t offset, int64_t count) const {
+    const int64_t first = std::clamp<int64_t>(ceiling(-offset, stride), 0, count);
+    return {first, std::clamp<int64_t>(ceiling(size - offset, stride), first, count)};
+  }
+
+  // visit(output, its place in the tap's phase), for `more` outputs than there are
   template <class Visit>
-  void around(const Tap& tap, Visit visit) const {
+  void around(const Tap& tap, Visit visit, int64_t more = 0) const {
     for (int64_t n = 0; n < outputs - tap.shift; ++n) visit(n, n + tap.shift);
-    for (int64_t n = outputs - tap.shift; n < outputs; ++n) visit(n, n + tap.shift - outputs);
+    for (int64_t n = outputs - tap.shift; n < outputs + more; ++n) visit(n, n + tap.shift - outputs);
   }
   static void add(C* to, Vec<C> value) { store(to, load(to) + value); }
 

@@ -14,8 +14,6 @@ namespace alias_ops::ALIAS_OPS_ISA {
 inline constexpr int kParts = 3;
 enum Part { kEven, kOdd, kBoth };
 
-inline int64_t part_size(int part, int64_t outputs) { return part == kOdd ? outputs / 2 : ceiling(outputs, 2); }
-
 // Taps that lie a stride apart in x.
 struct TapPairs {
   std::vector<std::array<int64_t, 2>> pairs;
@@ -110,9 +108,7 @@ class PairedAxis {
     weights.push_back({tap, -1});
   }
   int64_t add_run(const TapAxis<C>& axis, int64_t tap, int64_t more, int64_t rows) {
-    const int64_t offset = axis.taps[tap].offset, all = axis.outputs + more;
-    const int64_t first = std::clamp<int64_t>(ceiling(-offset, axis.stride), 0, all);
-    const int64_t last = std::clamp<int64_t>(ceiling(axis.size - offset, axis.stride), first, all);
+    const auto [first, last] = axis.inside(axis.taps[tap].offset, axis.outputs + more);
     runs.push_back({tap, size, more, first, last});
     size += rows + more;
     return runs.back().begin;

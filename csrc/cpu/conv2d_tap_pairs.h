@@ -42,7 +42,8 @@ class PairedTerms : public TapParts<C> {
     for (int part = 0; part < kParts * kParts; ++part) {
       const auto &terms_h = down_.parts[part / kParts], &terms_w = along_.parts[part % kParts];
       const int64_t count_h = int64_t(terms_h.size()), count_w = int64_t(terms_w.size());
-      TermGroup& group = groups_.add(kPartRows[part / kParts], part_size(part % kParts, width()), count_h * count_w);
+      TermGroup& group = groups_.add(kPartRows[part / kParts],
+                                     TermGroup::rows_of(kPartRows[part % kParts], width(), true), count_h * count_w);
       if (count_h * count_w == 0) continue;
       if (count_w == 1) {
         groups_.add_blocks(group, 0, count_h, weight(terms_h[0].weight, terms_w[0].weight), weight(1, 0));
@@ -149,7 +150,9 @@ class PairedTerms : public TapParts<C> {
     const auto [from, x_row, x_column] = lanes;
     each_run(first, last, [&](const auto& run, int64_t at, int64_t places, int64_t row, int64_t offset) {
       C* to = work + at;
-      around(run, [&](int64_t m, int64_t place) { store(to + m * kL, -load(low.low.data() + places + place * kL)); });
+      w_.around(
+          w_.taps[run.tap],
+          [&](int64_t m, int64_t place) { store(to + m * kL, -load(low.low.data() + places + place * kL)); }, run.more);
       if (row < 0) return;
       const C* line = from + row * x_row + offset * x_column;
       for (int64_t m = run.first; m < run.last; ++m) add(to + m * kL, load(line + m * w_.stride * x_column));
@@ -184,7 +187,9 @@ class PairedTerms : public TapParts<C> {
     });
     each_run(first, last, [&](const auto& run, int64_t at, int64_t places, int64_t row, int64_t offset) {
       const C* from = work + at;
-      around(run, [&](int64_t m, int64_t place) { add(low.low.data() + places + place * kL, -load(from + m * kL)); });
+      w_.around(
+          w_.taps[run.tap],
+          [&](int64_t m, int64_t place) { add(low.low.data() + places + place * kL, -load(from + m * kL)); }, run.more);
       if (row < 0) return;
       C* line = dx + (row * w_.size + offset) * kL;
       for (int64_t m = run.first; m < run.last; ++m) add(line + m * w_.stride * kL, load(from + m * kL));
@@ -303,14 +308,6 @@ class PairedTerms : public TapParts<C> {
       }
     }
   }
-  // visit(place of a run, which of low-passed x, going round)
-  template <class Visit>
-  void around(const typename Axis::Run& run, Visit visit) const {
-    const int64_t shift = w_.taps[run.tap].shift, turn = width() - shift;
-    for (int64_t m = 0; m < turn; ++m) visit(m, m + shift);
-    for (int64_t m = turn; m < width() + run.more; ++m) visit(m, m - turn);
-  }
-
   const Axis down_, along_;
   TermGroups<C> groups_;
 };
