@@ -69,8 +69,8 @@ class InputGradient {
     const bool both = f > 0 && g > 0;
     weight_.bins(f, both);
     const C *plus = product_.data(), *minus = plus + images_ * 2 * kL;
-    product(gradient_.bin(f, g), 0, false);
-    if (both) product(gradient_.bin(-f, g), 1, false, 1);
+    product(gradient_.bin(f, g), 0, false, f == 0 && g == 0);
+    if (both) product(gradient_.bin(-f, g), 1, false, false, 1);
     for (int64_t i = 0; i < images_; ++i) {
       BinPair<C> d{value(plus, i), {}};
       if (both) d.minus = value(minus, i);
@@ -84,7 +84,8 @@ class InputGradient {
       for (int64_t tap = 0; tap < h_.kernel; ++tap) {
         const int64_t sample = h_.source[line * h_.kernel + tap];
         if (sample < 0) continue;
-        weight_.row_product(gradient_, gradient_.row(line, g), from_, images_, vector_, product_at(sample), tap);
+        weight_.row_product(gradient_, gradient_.row(line, g), from_, images_, vector_, product_at(sample), tap,
+                             g == 0);
       }
     }
     for (size_t sample = 0; sample < h_.samples.size(); ++sample) {
@@ -104,7 +105,7 @@ class InputGradient {
         const int64_t sample = w_.source[line * w_.kernel + tap];
         if (sample < 0) continue;
         weight_.column(tap, f);
-        product(gradient_.column(line, f), sample, true);
+        product(gradient_.column(line, f), sample, true, f == 0);
       }
     }
     for (size_t sample = 0; sample < w_.samples.size(); ++sample) {
@@ -124,7 +125,7 @@ class InputGradient {
         clear(1);
         each_crossing(row, column, [&](int64_t line, int64_t other, int64_t t, int64_t u) {
           weight_.corner(t, u);
-          product(gradient_.corner(line, other), 0, true);
+          product(gradient_.corner(line, other), 0, true, true);
         });
         for (int64_t i = 0; i < images_; ++i) {
           store(at(i, pair_rows(h_.frequencies) + row, pair_rows(w_.frequencies) + column),
@@ -145,8 +146,8 @@ class InputGradient {
 
   C* product_at(int64_t place) { return product_.data() + place * images_ * 2 * kL; }
   void clear(int64_t places) { std::fill_n(product_.begin(), places * images_ * 2 * kL, C(0)); }
-  void product(int64_t slot, int64_t place, bool accumulate, int which = 0) {
-    weight_.product(gradient_, slot, from_, images_, vector_, product_at(place), accumulate, which);
+  void product(int64_t slot, int64_t place, bool accumulate, bool real, int which = 0) {
+    weight_.product(gradient_, slot, from_, images_, vector_, product_at(place), accumulate, which, real);
   }
   static Bin<C> value(const C* product, int64_t image) {
     return {load(product + image * 2 * kL), load(product + image * 2 * kL + kL)};

@@ -48,8 +48,8 @@ class WeightGradient {
   void bins(int64_t f, int64_t g) {
     const bool both = f > 0 && g > 0;
     const C *plus = product_.data(), *minus = plus + channels_ * 2 * kL;
-    product(x_.bin(f, g), gradient_.bin(f, g), 0);
-    if (both) product(x_.bin(-f, g), gradient_.bin(-f, g), 1);
+    product(x_.bin(f, g), gradient_.bin(f, g), f == 0 && g == 0, 0);
+    if (both) product(x_.bin(-f, g), gradient_.bin(-f, g), false, 1);
     for (int64_t i = 0; i < channels_; ++i) {
       Bin<C> sum = value(plus + i * 2 * kL), difference = sum;
       if (both) {
@@ -71,7 +71,7 @@ class WeightGradient {
       for (int64_t t = 0; t < h_.kernel; ++t) {
         const int64_t sample = h_.source[line * h_.kernel + t];
         if (sample < 0) continue;
-        product(x_.row(sample, g), gradient_.row(line, g), 0);
+        product(x_.row(sample, g), gradient_.row(line, g), g == 0, 0);
         for (int64_t i = 0; i < channels_; ++i) {
           const Bin<C> d = value(product_.data() + i * 2 * kL);
           C* to = partial_.data() + (i * h_.kernel + t) * 2 * kL;
@@ -88,7 +88,7 @@ class WeightGradient {
         const int64_t sample = w_.source[line * w_.kernel + u];
         if (sample < 0) continue;
         for (int64_t f = 0; f < h_.frequencies; ++f) {
-          product(x_.column(sample, f), gradient_.column(line, f), 0);
+          product(x_.column(sample, f), gradient_.column(line, f), f == 0, 0);
           for (int64_t i = 0; i < channels_; ++i) {
             fold(value(product_.data() + i * 2 * kL), h_, f, tap(i, 0, u), w_.kernel * kL);
           }
@@ -101,7 +101,7 @@ class WeightGradient {
     for (int64_t a = 0; a < h_.lines * h_.kernel; ++a) {
       for (int64_t b = 0; b < w_.lines * w_.kernel; ++b) {
         if (h_.source[a] < 0 || w_.source[b] < 0) continue;
-        product(x_.corner(h_.source[a], w_.source[b]), gradient_.corner(a / h_.kernel, b / w_.kernel), 0);
+        product(x_.corner(h_.source[a], w_.source[b]), gradient_.corner(a / h_.kernel, b / w_.kernel), true, 0);
         for (int64_t i = 0; i < channels_; ++i) {
           C* to = tap(i, a % h_.kernel, b % w_.kernel);
           store(to, load(to) - load(product_.data() + i * 2 * kL));
@@ -119,11 +119,11 @@ class WeightGradient {
   }
 
   // [channel][re, im][lanes] = sum over the images of x times gradient
-  void product(int64_t x_slot, int64_t gradient_slot, int which) {
+  void product(int64_t x_slot, int64_t gradient_slot, bool real, int which) {
     const C* x = x_.at(x_slot, from_) + (vector_.spanning ? 0 : vector_.channel) + channel_;
     const C* gradient = gradient_.at(gradient_slot, from_) + vector_.output;
     multiply(ComplexProduct<C>{x, 1, 2 * x_.channels, x_.channels, gradient, 2 * gradient_.channels, gradient_.channels,
-                               images_, product_.data() + which * channels_ * 2 * kL, false, false,
+                               images_, product_.data() + which * channels_ * 2 * kL, false, real,
                                vector_.spanning ? vector_.lane_channel : nullptr},
              channels_);
   }
