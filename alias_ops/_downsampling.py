@@ -77,7 +77,7 @@ def _padded(module: nn.Conv2d, x: torch.Tensor) -> tuple[torch.Tensor, Any]:
 
 
 def _conv_aliasing(
-    module: nn.Conv2d, x: torch.Tensor, output: torch.Tensor | None, functions: ModuleType
+    module: nn.Conv2d, x: torch.Tensor, output: torch.Tensor | None, functions: ModuleType, through_output: bool
 ) -> torch.Tensor:
     x, padding = _padded(module, x if output is None else x.to(output.dtype))
     weight, bias = (_parameter(module, name) for name in ("weight", "bias"))
@@ -94,6 +94,7 @@ def _conv_aliasing(
         module.dilation,
         module.groups,
         output=output,
+        through_output=through_output,
         reduction="none",
     )
 
@@ -187,7 +188,11 @@ def _pool_aliasing(module: nn.MaxPool2d | nn.AvgPool2d, x: torch.Tensor, functio
 
 
 def layer_aliasing(
-    module: Downsampling, x: torch.Tensor, output: torch.Tensor | None, functions: ModuleType = functional
+    module: Downsampling,
+    x: torch.Tensor,
+    output: torch.Tensor | None,
+    functions: ModuleType = functional,
+    through_output: bool = False,
 ) -> torch.Tensor:
     """Aliasing measure of a layer, one value per map, in the precision of its output.
 
@@ -197,6 +202,7 @@ def layer_aliasing(
         output: what it returned for x; None to convolve anew, in the dtype of x.
         functions: where ``aliasing`` and ``conv2d_aliasing`` come from, ``alias_ops.functional`` or
             ``alias_ops.reference``.
+        through_output: as for ``conv2d_aliasing``.
 
     Returns:
         [B, Cout] or [Cout].
@@ -207,7 +213,7 @@ def layer_aliasing(
         return _pool_aliasing(module, x, functions)
     # The CPU's kernel needs next to no memory; other forms keep spectra, which outweigh the layer's input.
     if output is None or x.dim() == 3 or torch.is_grad_enabled() or _backend.serving(x) == "cpu":
-        return _conv_aliasing(module, x, output, functions)
+        return _conv_aliasing(module, x, output, functions, through_output)
     few = max(1, SAMPLES_AT_A_TIME // max(1, (x.numel() + output.numel()) // len(x)))
     parts = zip(x.split(few), output.split(few), strict=True)
-    return torch.cat([_conv_aliasing(module, *part, functions) for part in parts])
+    return torch.cat([_conv_aliasing(module, *part, functions, through_output) for part in parts])

@@ -161,6 +161,7 @@ def conv2d_aliasing(
     groups: int = 1,
     *,
     output: torch.Tensor | None = None,
+    through_output: bool = False,
     reduction: str = "mean",
 ) -> torch.Tensor:
     """Aliasing measure of a strided convolution, without running it at stride 1.
@@ -178,14 +179,17 @@ def conv2d_aliasing(
         groups: as in ``torch.nn.functional.conv2d``.
         output: the layer's own strided output for this x (with ``bias`` in it), if at hand; saves
             the convolution. Taken at its word, and treated as a constant.
+        through_output: ``output`` has a graph that leads back to this x and weight, and the backward will go
+            through it anyway, as where a task's loss is added. What of the gradient can go that way then does,
+            which costs far less; x and weight get the same sum in the end.
         reduction: "mean" over all maps (AM), "sum", or "none" for [B, Cout].
 
     Returns:
         A scalar, [B, Cout] or [Cout] (unbatched) with "none"; float32 for half-precision x,
         otherwise x's dtype.
 
-    Gradients: first order with respect to x and weight (the whole derivative, ``output`` or not);
-    ``|0|`` has gradient 0. Where they will be wanted of float32 or float64, the CPU keeps one number for
+    Gradients: first order with respect to x and weight (the whole derivative, ``output`` or not; with
+    ``through_output``, whole with what comes through ``output``); ``|0|`` has gradient 0. Where they will be wanted of float32 or float64, the CPU keeps one number for
     each of the strided output's until then.
 
     Raises:
@@ -200,7 +204,7 @@ def conv2d_aliasing(
     stride_1 = check_conv2d(x, weight, bias, steps, pads, dilations, groups)
     if output is not None:
         check_output(output, x, weight, stride_1, steps)
-        output = output.detach()
+        output = output if through_output else output.detach()
     batched = x.dim() == 4
     if not batched:
         x, output = x.unsqueeze(0), None if output is None else output.unsqueeze(0)

@@ -121,7 +121,8 @@ class AliasingPenalty(LayerWatch):
             return
         wide = accumulation_dtype(output.dtype)
         # Rounded to half precision, an output says little of its small bins, whose gradients weigh as much as any.
-        maps = layer_aliasing(module, x.to(wide), output if output.dtype == wide else None).flatten()
+        given = output if output.dtype == wide else None
+        maps = layer_aliasing(module, x.to(wide), given, through_output=True).flatten()
         if self.relative:
             # A copy: what follows the layer may work in place.
             maps = maps / (output.to(wide, copy=True).var() + EPSILON).sqrt()

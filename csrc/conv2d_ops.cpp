@@ -227,17 +227,14 @@ const void* map_gradient(Tensor& grad, const Tensor& maps) {
   return packed(grad, "grad");
 }
 
-// Takes what comes of the low band off dx and dweight, given the gradient with respect to the strided output.
-void conv2d_alias_l1_low_gradient(Tensor output_gradient, Tensor x, Tensor weight, Tensor dx, Tensor dweight,
-                                  const std::vector<Tensor>& tables_h, const std::vector<Tensor>& tables_w,
-                                  const std::vector<int64_t>& stride, const std::vector<int64_t>& padding,
-                                  const std::vector<int64_t>& dilation, int64_t groups) {
-  check_layer(x, weight, stride, padding, dilation, groups);
-  check_gradient(output_gradient, x, "output_gradient");
-  check_written(dx, x, "dx");
-  check_written(dweight, x, "dweight");
-  if (x.numel() == 0 || weight.numel() == 0) return;
-  Conv2dLowGradientArgs args{layer_of(x, weight, tables_h, tables_w, stride, padding, dilation, groups), {}, nullptr};
+// What comes of the low band, given the gradient with respect to the strided output: with a minus, added to dx and
+// dweight or written over them.
+void low_gradient(Tensor output_gradient, Tensor x, Tensor weight, Tensor dx, Tensor dweight,
+                  const std::vector<Tensor>& tables_h, const std::vector<Tensor>& tables_w,
+                  const std::vector<int64_t>& stride, const std::vector<int64_t>& padding,
+                  const std::vector<int64_t>& dilation, int64_t groups, bool adding) {
+  Conv2dLowGradientArgs args{
+      layer_of(x, weight, tables_h, tables_w, stride, padding, dilation, groups), {}, nullptr, adding};
   args.layer.y = output_of(output_gradient, args.layer);
   args.dx = maps_of(dx, "dx", true);
   args.dx.data = dx.mutable_data_ptr();
@@ -248,6 +245,38 @@ void conv2d_alias_l1_low_gradient(Tensor output_gradient, Tensor x, Tensor weigh
                   "dx must have the shape of x, and dweight that of weight and be contiguous");
   args.dweight = dweight.mutable_data_ptr();
   kernels().conv2d_alias_l1_low_gradient(args, runtime());
+}
+
+void conv2d_alias_l1_low_gradient(Tensor output_gradient, Tensor x, Tensor weight, Tensor dx, Tensor dweight,
+                                  const std::vector<Tensor>& tables_h, const std::vector<Tensor>& tables_w,
+                                  const std::vector<int64_t>& stride, const std::vector<int64_t>& padding,
+                                  const std::vector<int64_t>& dilation, int64_t groups) {
+  check_layer(x, weight, stride, padding, dilation, groups);
+  check_gradient(output_gradient, x, "output_gradient");
+  check_written(dx, x, "dx");
+  check_written(dweight, x, "dweight");
+  if (x.numel() == 0 || weight.numel() == 0) return;
+  low_gradient(output_gradient, x, weight, dx, dweight, tables_h, tables_w, stride, padding, dilation, groups, true);
+}
+
+std::tuple<Tensor, Tensor> conv2d_alias_l1_low_part(Tensor output_gradient, Tensor x, Tensor weight,
+                                                    const std::vector<Tensor>& tables_h,
+                                                    const std::vector<Tensor>& tables_w,
+                                                    const std::vector<int64_t>& stride,
+                                                    const std::vector<int64_t>& padding,
+                                                    const std::vector<int64_t>& dilation, int64_t groups) {
+  check_layer(x, weight, stride, padding, dilation, groups);
+  check_gradient(output_gradient, x, "output_gradient");
+  const Dtype dtype = maps_of(x, "x", true).dtype;
+  const std::vector<int64_t> sizes(x.sizes().begin(), x.sizes().end());
+  const std::vector<int64_t> weight_sizes(weight.sizes().begin(), weight.sizes().end());
+  Tensor dx = empty(sizes, dtype, is_channels_last(x)), dweight = empty(weight_sizes, dtype);
+  if (x.numel() == 0 || output_gradient.numel() == 0 || weight.numel() == 0) {
+    torch::stable::zero_(dx), torch::stable::zero_(dweight);
+    return {dx, dweight};
+  }
+  low_gradient(output_gradient, x, weight, dx, dweight, tables_h, tables_w, stride, padding, dilation, groups, false);
+  return {dx, dweight};
 }
 
 // Both gradients by identity 4, given the gradient of every norm with respect to the strided output.
@@ -304,6 +333,7 @@ STABLE_TORCH_LIBRARY_IMPL(alias_ops, CPU, m) {
   m.impl("conv2d_alias_l1", TORCH_BOX(&alias_ops::conv2d_alias_l1));
   m.impl("_conv2d_alias_l1_training", TORCH_BOX(&alias_ops::conv2d_alias_l1_training));
   m.impl("_conv2d_alias_l1_low_gradient", TORCH_BOX(&alias_ops::conv2d_alias_l1_low_gradient));
+  m.impl("_conv2d_alias_l1_low_part", TORCH_BOX(&alias_ops::conv2d_alias_l1_low_part));
   m.impl("_conv2d_alias_l1_tap_gradient", TORCH_BOX(&alias_ops::conv2d_alias_l1_tap_gradient));
   m.impl("_residual_l1_gradient", TORCH_BOX(&alias_ops::residual_l1_gradient));
 }

@@ -87,12 +87,12 @@ struct Conv2dAliasL1Args {
   Maps d_output;  // if data is not null: the gradient of every map's norm with respect to y, for float or double x
 };
 
-// y is the gradient with respect to the strided output. dx and dweight are there already, for the strided
-// convolution; the low band's part is taken off both. In float or double, like x and weight.
+// y is the gradient with respect to the strided output. In float or double, like x and weight.
 struct Conv2dLowGradientArgs {
   Conv2dAliasL1Args layer;
   Maps dx;
   void* dweight;  // contiguous
+  bool adding;    // to what dx and dweight hold: the strided convolution's gradients. Otherwise they are written over
 };
 
 // Both gradients, all of them. In float or double.

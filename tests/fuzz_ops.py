@@ -235,11 +235,17 @@ class Fuzzer:
         maps = x.shape[0], weight.shape[0]
         return [self.packed(*maps, dtype=x.dtype), self.packed(*maps, *strided, dtype=x.dtype), x, weight, *geometry]
 
+    _conv2d_alias_l1_through_output_backward = _conv2d_alias_l1_training_backward
+
     def _conv2d_alias_l1_low_gradient(self):
         x, weight, strided, geometry = self.layer((torch.float64, torch.float32))
         output_gradient = self.packed(x.shape[0], weight.shape[0], *strided, dtype=x.dtype)
         dweight = self.packed(*weight.shape, dtype=x.dtype)
         return [output_gradient, x, weight, self.packed(*x.shape, dtype=x.dtype), dweight, *geometry]
+
+    def _conv2d_alias_l1_low_part(self):
+        output_gradient, x, weight, _, _, *geometry = self._conv2d_alias_l1_low_gradient()
+        return [output_gradient, x, weight, *geometry]
 
     def _conv2d_alias_l1_tap_gradient(self):
         x, weight, strided, (*_, stride, padding, dilation, groups) = self.layer((torch.float64, torch.float32))

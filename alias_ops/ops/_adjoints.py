@@ -10,7 +10,7 @@ from ._library import accumulation_dtype
 from ._spectra import alias_spectrum, bin_weights, half_plane, half_plane_adjoint, subtract_low
 from ._spectral_conv2d import LowSpectrum, dense_axes
 
-__all__ = ["alias_l1_backward", "conv2d_alias_l1_backward", "convolution_backward"]
+__all__ = ["alias_l1_backward", "conv2d_alias_l1_backward", "conv2d_alias_l1_parts", "convolution_backward"]
 
 
 def _sign(spectrum: torch.Tensor, grad: torch.Tensor, outputs: tuple[int, int]) -> torch.Tensor:
@@ -41,6 +41,22 @@ def convolution_backward(grad, x, weight, stride, padding, dilation, groups) -> 
     return dx, dweight
 
 
+def conv2d_alias_l1_parts(
+    grad, x, weight, tables_h, tables_w, stride, padding, dilation, groups
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What the low band takes off the gradients of x and weight, and the gradient of the strided output."""
+    geometry = (stride, padding, dilation)
+    strided = torch.nn.functional.conv2d(x, weight, None, *geometry, groups)
+    dft_h, dft_w = tables_h[4].to(x), tables_w[4].to(x)
+    low = LowSpectrum(weight, dense_axes(x, weight, tables_h, tables_w, *geometry), groups)
+    inputs = low.inputs(x)
+    low_spectrum = low.forward(inputs)
+    spectrum = half_plane(strided, dft_h, dft_w)
+    sign = _sign(subtract_low(spectrum, low_spectrum), grad, (dft_h.shape[-1], dft_w.shape[-1]))
+    taken_off = low.adjoint(inputs, sign[:, : low_spectrum.shape[1], : low_spectrum.shape[2]])
+    return *taken_off, half_plane_adjoint(sign, dft_h, dft_w)
+
+
 def conv2d_alias_l1_backward(
     grad, x, weight, tables_h, tables_w, stride, padding, dilation, groups
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -48,16 +64,8 @@ def conv2d_alias_l1_backward(
     wide = accumulation_dtype(x.dtype)
     if grad.numel() == 0 or x.numel() == 0:
         return torch.zeros_like(x), torch.zeros_like(weight)
-    wide_x, wide_weight = x.to(wide), weight.to(wide)
-    geometry = (stride, padding, dilation)
-    strided = torch.nn.functional.conv2d(wide_x, wide_weight, None, *geometry, groups)
-    dft_h, dft_w = tables_h[4].to(wide_x), tables_w[4].to(wide_x)
-    low = LowSpectrum(wide_weight, dense_axes(wide_x, wide_weight, tables_h, tables_w, *geometry), groups)
-    inputs = low.inputs(wide_x)
-    low_spectrum = low.forward(inputs)
-    spectrum = half_plane(strided, dft_h, dft_w)
-    sign = _sign(subtract_low(spectrum, low_spectrum), grad.to(wide), (dft_h.shape[-1], dft_w.shape[-1]))
-    d_strided = half_plane_adjoint(sign, dft_h, dft_w)
-    dx, dweight = convolution_backward(d_strided, wide_x, wide_weight, *geometry, groups)
-    dx_low, dweight_low = low.adjoint(inputs, sign[:, : low_spectrum.shape[1], : low_spectrum.shape[2]])
-    return dx.sub_(dx_low).to(x.dtype), dweight.sub_(dweight_low).to(weight.dtype)
+    operands, geometry = (x.to(wide), weight.to(wide)), (stride, padding, dilation, groups)
+    *low, d_strided = conv2d_alias_l1_parts(grad.to(wide), *operands, tables_h, tables_w, *geometry)
+    gradients = convolution_backward(d_strided, *operands, *geometry)
+    dx, dweight = (whole.sub_(part) for whole, part in zip(gradients, low, strict=True))
+    return dx.to(x.dtype), dweight.to(weight.dtype)

@@ -49,9 +49,12 @@ for schema in (
     "-> (Tensor, Tensor)",
     f"_conv2d_alias_l1_training_backward(Tensor grad, Tensor d_output, Tensor x, Tensor weight, {_CONVOLUTION}) "
     "-> (Tensor, Tensor)",
+    f"_conv2d_alias_l1_through_output_backward(Tensor grad, Tensor d_output, Tensor x, Tensor weight, {_CONVOLUTION}) "
+    "-> (Tensor, Tensor, Tensor)",
     # Parts of the CPU's gradients. What they write is PyTorch's own or a residual.
     "_conv2d_alias_l1_low_gradient(Tensor output_gradient, Tensor x, Tensor weight, Tensor(a!) dx, Tensor(b!) dweight, "
     f"{_CONVOLUTION}) -> ()",
+    f"_conv2d_alias_l1_low_part(Tensor output_gradient, Tensor x, Tensor weight, {_CONVOLUTION}) -> (Tensor, Tensor)",
     "_conv2d_alias_l1_tap_gradient(Tensor grad, Tensor output_gradient, Tensor x, Tensor weight, "
     f"{_CONVOLUTION}) -> (Tensor, Tensor)",
     "_residual_l1_gradient(Tensor grad, Tensor(a!) residual, Tensor dft_h, Tensor dft_w) -> ()",

@@ -33,3 +33,7 @@ def tables_with_taps(x, weight, stride, padding, dilation) -> list[list[torch.Te
 def has_taps(tables: list[torch.Tensor]) -> bool:
     """Whether an axis came with them."""
     return len(tables) > CONV_TABLES
+
+
+def without_taps(tables: list[torch.Tensor]) -> list[torch.Tensor]:
+    return tables[:CONV_TABLES]

@@ -132,7 +132,7 @@ def conv2d_alias_l1(x, weight, bias, output, stride, padding, dilation, groups) 
         [B, Cout] in float32 for half-precision x, otherwise in x's dtype.
 
     Gradients: first order with respect to x and weight, the whole derivative also where ``output``
-    is given; none with respect to output and bias.
+    is given; none with respect to output and bias. Where output has a graph, a part may go to it instead.
     """
     size, kernel = plane(x), plane(weight)
     if max(size) > _fft.DENSE_MEASURE_LIMIT:

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from .. import designs
 from . import _adjoints
 from ._library import accumulation_dtype, outside_autocast, plane
-from ._taps import has_taps
+from ._taps import has_taps, without_taps
 
-__all__ = ["conv2d_alias_l1_backward", "training_backward"]
+__all__ = ["conv2d_alias_l1_backward", "through_output_backward", "training_backward"]
 
 KERNELS = torch.ops.alias_ops
 
@@ -88,3 +88,20 @@ def training_backward(
     wide_grad, wide_x, wide_weight = _wide(grad, x, weight)
     dx, dweight = _from_output(wide_grad, d_output, wide_x, wide_weight, *geometry)
     return dx.to(x.dtype), dweight.to(weight.dtype)
+
+
+@outside_autocast
+def through_output_backward(
+    grad, d_output, x, weight, tables_h, tables_w, stride, padding, dilation, groups
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients with respect to x, weight and the strided output, each by itself: the first two of the low band alone.
+
+    All that a layer's own backward does anyway, once for the task's loss and for the measure, is left to it.
+    """
+    tables = without_taps(tables_h), without_taps(tables_w)
+    geometry = stride, padding, dilation, groups
+    if _differentiated(grad, x, weight):
+        dx, dweight, d_output = _adjoints.conv2d_alias_l1_parts(grad, x, weight, *tables, *geometry)
+        return -dx, -dweight, d_output
+    d_output = d_output * grad[:, :, None, None]
+    return *KERNELS._conv2d_alias_l1_low_part(d_output, x, weight, *tables, *geometry), d_output

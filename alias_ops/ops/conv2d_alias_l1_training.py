@@ -8,7 +8,7 @@ import torch
 
 from .. import _backend
 from ._library import LIBRARY, accumulation_dtype, plane, transforming
-from .conv2d_alias_l1_backward import training_backward
+from .conv2d_alias_l1_backward import through_output_backward, training_backward
 
 __all__ = ["measure", "serves"]
 
@@ -29,7 +29,7 @@ def serves(x: torch.Tensor, weight: torch.Tensor, padding: tuple[int, int]) -> b
 
 
 def measure(x, weight, bias, output, *geometry) -> torch.Tensor:
-    """Arguments and result as of the op ``conv2d_alias_l1``."""
+    """Arguments and result as of the op ``conv2d_alias_l1``, but that an output with a graph gets its gradient."""
     return torch.ops.alias_ops._conv2d_alias_l1_training(x, weight, bias, output, *geometry)[0]
 
 
@@ -43,6 +43,10 @@ def _fake_backward(grad, d_output, x, weight, *geometry):
     return torch.empty_like(x), torch.empty_like(weight)
 
 
+def _fake_through_output_backward(grad, d_output, x, weight, *geometry):
+    return torch.empty_like(x), weight.new_empty(weight.shape), torch.empty_like(d_output)
+
+
 def _setup_context(ctx, inputs, output) -> None:
     x, weight, _, _, *ctx.geometry = inputs
     _, d_output = output
@@ -52,16 +56,28 @@ def _setup_context(ctx, inputs, output) -> None:
 
 def _backward(ctx, grad, _):
     x, weight, d_output = ctx.saved_tensors
-    dx, dweight = torch.ops.alias_ops._conv2d_alias_l1_training_backward(grad, d_output, x, weight, *ctx.geometry)
+    operands = grad, d_output, x, weight, *ctx.geometry
+    dbias = through = None
+    if ctx.needs_input_grad[3]:
+        dx, dweight, through = torch.ops.alias_ops._conv2d_alias_l1_through_output_backward(*operands)
+        if ctx.needs_input_grad[2]:
+            # The measure does not change with the bias: what reaches it through the output is taken off here.
+            dbias = -through.sum((0, 2, 3))
+    else:
+        dx, dweight = torch.ops.alias_ops._conv2d_alias_l1_training_backward(*operands)
     # PyTorch wants None for a list of tensors spelt out, one each.
     tables_h, tables_w = ([None] * len(tables) for tables in ctx.geometry[:2])
-    return dx, dweight, None, None, tables_h, tables_w, None, None, None, None
+    return dx, dweight, dbias, through, tables_h, tables_w, None, None, None, None
 
 
 if _backend.extension is not None:
     LIBRARY.impl("_conv2d_alias_l1_training_backward", training_backward, "CPU")
+    LIBRARY.impl("_conv2d_alias_l1_through_output_backward", through_output_backward, "CPU")
 torch.library.register_fake("alias_ops::_conv2d_alias_l1_training", _fake, lib=LIBRARY)
 torch.library.register_fake("alias_ops::_conv2d_alias_l1_training_backward", _fake_backward, lib=LIBRARY)
+torch.library.register_fake(
+    "alias_ops::_conv2d_alias_l1_through_output_backward", _fake_through_output_backward, lib=LIBRARY
+)
 torch.library.register_autograd(
     "alias_ops::_conv2d_alias_l1_training", _backward, setup_context=_setup_context, lib=LIBRARY
 )

@@ -58,11 +58,13 @@ def conv2d_aliasing(
     groups: int = 1,
     *,
     output: torch.Tensor | None = None,
+    through_output: bool = False,
     reduction: str = "mean",
 ) -> torch.Tensor:
     """AM of a strided convolution: run it with stride 1, then :func:`aliasing`.
 
-    ``output`` is accepted so that the signature is the fast function's; the definition has no use for it.
+    ``output`` and ``through_output`` are accepted so that the signature is the fast function's; the definition has no
+    use for them.
     """
     stride_1 = F.conv2d(x, weight, bias, 1, padding, dilation, groups)
     return aliasing(stride_1, stride, reduction=reduction)

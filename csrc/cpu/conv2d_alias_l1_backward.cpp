@@ -1,5 +1,5 @@
 // Gradients of the aliasing of a strided convolution, but for the strided convolution's own backward, which is
-// PyTorch's: before it, what the measure says about the strided output; after it, what the low band takes off.
+// PyTorch's: what the low band takes off.
 #include <algorithm>
 
 #include "buffer.h"
@@ -50,7 +50,7 @@ class LowGradient {
       input_gradient(gradient, first, images);
       weight_gradient(spectra, gradient, images);
     }
-    subtract_taps();
+    put_taps();
   }
 
  private:
@@ -82,14 +82,14 @@ class LowGradient {
     });
   }
 
-  void subtract_taps() {
+  void put_taps() {
     const int64_t size = vector_size_ / kL;
     const Maps rows{a_.dweight, a_.dx.dtype, 1, a_.layer.outputs, 1, size, 0, size, size, 1};
     parallel(runtime_, outputs_.count(), 1, [&](Pieces& pieces) {
       for (int64_t i = pieces.next(); i >= 0; i = pieces.next()) {
         const LaneVector<C> vector = outputs_.vector(i);
         C* to = static_cast<C*>(a_.dweight) + vector.output * size;
-        scatter_maps<true>(taps_.data() + i * vector_size_, rows, vector.count, to);
+        scatter_maps(taps_.data() + i * vector_size_, rows, vector.count, to, a_.adding);
       }
     });
   }

@@ -1,5 +1,5 @@
 // Identity 7 backwards to x: for a vector of input channels and a block of images, the kept bins and the frame's lines
-// of dx by products with the weight, then the way back to samples, taken off dx.
+// of dx by products with the weight, then the way back to samples, which goes to dx with a minus.
 #pragma once
 
 #include <algorithm>
@@ -49,7 +49,7 @@ class InputGradient {
       transform(back_h_.input, back_w_.input, pairs_.data() + i * size_, back_w_.columns * kL, kL, along_.data(),
                 map_.data());
       C* to = const_cast<C*>(map_at<C>(dx, first + from + i, vector_.output));
-      scatter_maps<true>(map_.data(), dx, vector_.count, to);
+      scatter_maps(map_.data(), dx, vector_.count, to, a_.adding);
     }
   }
 

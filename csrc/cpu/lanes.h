@@ -109,4 +109,9 @@ inline void scatter_maps(const C* group, const Maps& m, int64_t count, S* to) {
   });
 }
 
+template <class S, class C>
+inline void scatter_maps(const C* group, const Maps& m, int64_t count, S* to, bool adding) {
+  adding ? scatter_maps<true>(group, m, count, to) : scatter_maps<false>(group, m, count, to);
+}
+
 }  // namespace alias_ops::ALIAS_OPS_ISA
