@@ -13,7 +13,7 @@ namespace {
 
 // Bytes of a chunk's spectra of x and of the gradients. A weight's gradient is summed chunk by chunk, so that it
 // depends on the shape alone, not on the number of threads.
-constexpr int64_t kChunkBytes = 4 << 20;
+constexpr int64_t kChunkBytes = 6 << 20;
 // Input channels of a task of the weight's gradient: what it folds stays in the first cache.
 constexpr int64_t kChannelBlock = 2 * kProductRows;
 
@@ -37,7 +37,8 @@ class LowGradient {
     const Maps &x = a_.layer.x, &y = a_.layer.y;
     const int64_t image_bytes =
         InputSpectra<C>::image_bytes(h_, w_, x.channels) + GradientSpectra<C>::image_bytes(h_, w_, y.channels);
-    chunk_ = std::clamp<int64_t>(kChunkBytes / image_bytes, 1, x.images);
+    const int64_t most = std::max<int64_t>(1, kChunkBytes / image_bytes);
+    chunk_ = ceiling(x.images, ceiling(x.images, most));  // a short last one would fold for few images
     const int64_t tile = std::min(chunk_ * runtime_.threads, x.images);
     InputSpectra<C> spectra(h_, w_, tile, x.channels);
     GradientSpectra<C> gradient(h_, w_, back_h_, back_w_, tile, y.channels);
