@@ -189,8 +189,8 @@ def conv2d_aliasing(
         otherwise x's dtype.
 
     Gradients: first order with respect to x and weight (the whole derivative, ``output`` or not; with
-    ``through_output``, whole with what comes through ``output``); ``|0|`` has gradient 0. Where they will be wanted of float32 or float64, the CPU keeps one number for
-    each of the strided output's until then.
+    ``through_output``, whole with what comes through it); ``|0|`` has gradient 0. Where they will be
+    wanted of float32 or float64, the CPU keeps one number for each of the strided output's until then.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.

@@ -28,7 +28,8 @@ class AliasingPenalty(LayerWatch):
     1. Hooks the same layers as :class:`alias_ops.AliasingMonitor`.
     2. During a forward of the model with gradients enabled, measures what each layer received, with graph:
        ``conv2d_aliasing`` for a convolution, ``aliasing`` of its stride-1 map for a pooling layer. In float32
-       at least: half-precision layers are convolved anew for it.
+       at least: half-precision layers are convolved anew for it. Of a float32 or float64 convolution's gradient, what
+       can go through the layer's output does: its own backward runs for the task's loss in any case.
     3. A call returns the mean over blocks of the mean over a block's layers, the number that
        ``AliasingMonitor.mean`` gives for this forward, and lets go of everything.
 

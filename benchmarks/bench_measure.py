@@ -1,5 +1,7 @@
 """The aliasing measure of convolutions and of maps, against its definition and against the layer itself."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,15 +17,17 @@ from .race import checked, race, spread
 GRADIENT_SLACK = 10
 
 
-def conv_error(x, weight, y, padding, direction):
-    """Of the call that is timed, at a few images: with and without ``output``, and gradients where they are timed."""
+def conv_error(x, weight, padding, direction, ways=("with output", "without output")):
+    """Of the call that is timed, at a few images, in all these ways, and of its gradients where they are timed."""
     images = spread(x.shape[0], 3).to(x.device)
     leaves = x[images].double().requires_grad_(), weight.double().requires_grad_()
     expected = reference.conv2d_aliasing(*leaves, padding=padding, reduction="none")
     errors = []
-    for output in (y, None):
+    for way in ways:
         given = x.detach().requires_grad_(), weight.detach().requires_grad_()
-        maps = alias_ops.conv2d_aliasing(*given, padding=padding, output=output, reduction="none")[images]
+        output = None if way == "without output" else F.conv2d(*given, stride=2, padding=padding)
+        kwargs = {"output": output, "through_output": way == "through output"}
+        maps = alias_ops.conv2d_aliasing(*given, padding=padding, reduction="none", **kwargs)[images]
         errors.append(checked(maps.detach(), expected.detach(), x.dtype))
         if direction != "forward":
             dx, dweight = torch.autograd.grad(maps.sum(), given)
@@ -38,7 +42,7 @@ def conv_run(benchmark, settings, group, conv, direction):
     x = torch.randn(conv.batch, conv.channels, conv.size, conv.size, device=device)
     weight = torch.randn(conv.outputs, conv.channels, conv.kernel, conv.kernel, device=device)
     y = F.conv2d(x, weight, stride=2, padding=padding)
-    error = conv_error(x, weight, y, padding, direction)
+    error = conv_error(x, weight, padding, direction)
     leaves = x.detach().requires_grad_(), weight.detach().requires_grad_()
 
     def call(function):
@@ -87,6 +91,48 @@ def conv_run(benchmark, settings, group, conv, direction):
 )
 def test_conv(benchmark, settings, conv, direction):
     conv_run(benchmark, settings, "convolutions, bars", conv, direction)
+
+
+@pytest.mark.parametrize("conv", CONV_ROWS, ids=lambda conv: conv.name)
+def test_conv_in_training(benchmark, settings, conv):
+    """Forward and backward of a layer with the measure as a term of the loss. What it adds is the difference to the
+    layer alone, the backward of which takes along what goes through the output.
+    """
+    device, padding = settings.device, conv.kernel // 2
+    x = torch.randn(conv.batch, conv.channels, conv.size, conv.size, device=device)
+    weight = torch.randn(conv.outputs, conv.channels, conv.kernel, conv.kernel, device=device)
+    error = conv_error(x, weight, padding, "forward+backward", ["through output"])
+    leaves = x.requires_grad_(), weight.requires_grad_()
+    dy = torch.randn_like(F.conv2d(x, weight, stride=2, padding=padding).detach())
+
+    def step(term=None):
+        def call():
+            for leaf in leaves:
+                leaf.grad = None
+            y = F.conv2d(*leaves, stride=2, padding=padding)
+            loss = (y * dy).sum()
+            (loss if term is None else loss + term(y)).backward()
+
+        return call
+
+    def ours(y, **kwargs):
+        return alias_ops.conv2d_aliasing(*leaves, padding=padding, output=y, **kwargs)
+
+    rivals = {
+        "layer alone": step(),
+        "not through the output": step(ours),
+        "definition": step(lambda y: reference.conv2d_aliasing(*leaves, padding=padding)),
+    }
+    case = {
+        "group": "convolutions, training",
+        "op": "layer and conv2d_aliasing(through_output=True)",
+        "layer": conv.name,
+        "shape": list(conv[1:]),
+        "dtype": "float32",
+        "direction": "forward+backward",
+        "relative error": error,
+    }
+    race(benchmark, settings, case, step(partial(ours, through_output=True)), rivals)
 
 
 @pytest.mark.parametrize("conv", LAYERS, ids=lambda conv: conv.name)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from .cases import CONV_ROWS, POOL_BARS
 
-__all__ = ["Bar", "aligned", "bars", "found", "load", "markdown", "memory_rows", "ratio", "rows"]
+__all__ = ["Bar", "added", "aligned", "bars", "found", "load", "markdown", "memory_rows", "ratio", "rows"]
 
 Result = dict[str, Any]
 
@@ -147,6 +147,26 @@ def _conv_bars(document: dict[str, Any], direction: str) -> list[Bar]:
     return lines
 
 
+def added(result: Result, peer: str) -> float | None:
+    """How many times what the candidate adds to its layer the peer adds to it; None if either is not known."""
+    times = {name: time["median"] for name, time in result["times"].items()}
+    if not {peer, "layer alone"} <= times.keys():
+        return None
+    ours, theirs = (times[name] - times["layer alone"] for name in ("alias_ops", peer))
+    return theirs / ours if ours > 0 else None
+
+
+def _added_bars(document: dict[str, Any]) -> list[Bar]:
+    results = {r["layer"]: added(r, "definition") for r in found(document, group="convolutions, training")}
+    values = {name: value for name, value in results.items() if value is not None}
+    large = [values[name] for name in LARGE_ROWS if name in values]
+    what = "what conv2d_aliasing(output=y, through_output=True) adds to a layer, against what the definition adds"
+    return [
+        _bar(f"{what}, three largest rows", min(large, default=None), least=10),
+        _bar(f"{what}, every row", min(values.values(), default=None), least=5),
+    ]
+
+
 def _training_bars(document: dict[str, Any]) -> list[Bar]:
     results = {r["layer"].rpartition(", ")[2]: r for r in found(document, group="training")}
     step, check = results.get("step"), results.get("check")
@@ -175,6 +195,7 @@ def bars(document: dict[str, Any]) -> list[Bar]:
         for direction in DIRECTIONS
         for bar in (*_pooling_bars(document, direction), *_conv_bars(document, direction))
     ]
+    lines += _added_bars(document)
     lines += _training_bars(document)
     for direction in DIRECTIONS:
         floors = [
@@ -257,6 +278,21 @@ def markdown(document: dict[str, Any]) -> str:
             for r in found(document, group="convolutions, bars", direction=direction)
         ]
         parts.append(_table([f"conv2d_aliasing(output=y), {direction}", "ms", "without output, ms", *names], body))
+    body = []
+    for r in found(document, group="convolutions, training"):
+        alone = r["times"]["layer alone"]["median"]
+        others = ("alias_ops", "not through the output", "definition")
+        body.append(
+            [
+                f"{r['layer']}, batch {r['shape'][0]}",
+                f"{alone * 1e3:.1f}",
+                *(f"{(r['times'][name]['median'] - alone) * 1e3:.1f}" for name in others),
+                "-" if added(r, "definition") is None else f"{added(r, 'definition'):.1f}",
+            ]
+        )
+    heads = ["layer in training, forward+backward", "layer alone, ms", "through_output adds, ms", "else, ms"]
+    if body:
+        parts.append(_table([*heads, "definition adds, ms", "definition / through_output"], body))
     if document["memory"]:
         parts.append(_table(*memory_rows(document)))
     return "\n\n".join(parts)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 from helpers import ROOT, assert_close, randn, run_python, vision
 
 import alias_ops
@@ -128,6 +127,23 @@ def test_convolutions_have_bars_in_both_directions():
     assert verdicts(*results)[what + "forward+backward"].met is False
 
 
+def test_what_a_term_adds_to_a_layer():
+    """Layer 4, with our term 6, with the definition 25: it adds 10.5 times as much."""
+    times = {"layer alone": 4.0, "definition": 25.0, "not through the output": 7.0}
+    first = {**result_of("convolutions, training", [8], 6.0, **times), "layer": "64→128 at 32, 3x3"}
+    slow = {**result_of("convolutions, training", [8], 6.2, **times), "layer": "256→512 at 8, 3x3"}
+    assert report.added(first, "definition") == 10.5
+    assert report.added(result_of("convolutions, training", [8], 3.9, **times), "definition") is None
+    assert report.added(result_of("convolutions, training", [8], 6.0, definition=25.0), "definition") is None
+    large, every = (bar for what, bar in verdicts(first, slow).items() if "adds to a layer" in what)
+    assert (large.measured, large.met) == ("10.50x", True)
+    assert (every.measured, every.met) == ("9.55x", True)
+    assert report._added_bars({"results": [{**slow, "layer": "128→256 at 16, 3x3"}]})[0].met is False
+    assert "| 64→128 at 32, 3x3, batch 8 | 4000.0 | 2000.0 | 3000.0 | 21000.0 | 10.5 |" in report.markdown(
+        {"results": [first], "memory": []}
+    )
+
+
 @pytest.mark.parametrize("group", ["growth with N", "pooling, sizes", "pooling, bars"])
 def test_a_size_counts_wherever_it_was_measured(group):
     slow = result_of(group, [1, 64, 32, 32], 1.0, matmul=0.9, rfft2=2.0)
@@ -188,16 +204,16 @@ def test_a_pooling_that_is_wrong_in_one_map_fails(monkeypatch, wrong, place):
     assert bench_pooling.error_of("flc", x, right(x), dy, "forward+backward") < 1e-6
 
 
+@pytest.mark.parametrize("way", ["with output", "without output", "through output"])
 @pytest.mark.parametrize("kernel", [1, 3])
-def test_a_measure_that_is_wrong_fails(monkeypatch, kernel):
+def test_a_measure_that_is_wrong_fails(monkeypatch, kernel, way):
     right = alias_ops.conv2d_aliasing
-    x, weight = randn(5, 3, 8, 8).float(), randn(4, 3, kernel, kernel).float()
-    y = F.conv2d(x, weight, stride=2, padding=kernel // 2)
-    assert bench_measure.conv_error(x, weight, y, kernel // 2, "forward+backward") < 1e-5
+    given = randn(5, 3, 8, 8).float(), randn(4, 3, kernel, kernel).float(), kernel // 2, "forward+backward", [way]
+    assert bench_measure.conv_error(*given) < 1e-5
     for wrong in (lambda maps: maps * 1.001, lambda maps: maps.detach() + 0.9 * (maps - maps.detach())):
         monkeypatch.setattr(alias_ops, "conv2d_aliasing", lambda *a, _wrong=wrong, **k: _wrong(right(*a, **k)))
         with pytest.raises(race.WrongResult):
-            bench_measure.conv_error(x, weight, y, kernel // 2, "forward+backward")
+            bench_measure.conv_error(*given)
 
 
 def test_the_published_module_is_found_in_a_folder(tmp_path):

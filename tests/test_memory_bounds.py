@@ -119,6 +119,7 @@ def call_conv2d_alias_l1_backward(fence, size, dtype):
                 d_output = fence(d_output)
                 kernels._conv2d_alias_l1_tap_gradient(grad, d_output, inputs, weight, *taps, *geometry[2:])
                 kernels._conv2d_alias_l1_low_gradient(d_output, inputs, weight, dx, dweight, *geometry)
+                kernels._conv2d_alias_l1_low_part(d_output, inputs, weight, *geometry)
                 kernels._residual_l1_gradient(grad, output, *(axis[4] for axis in tables))
 
 

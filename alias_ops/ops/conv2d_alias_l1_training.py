@@ -8,6 +8,7 @@ import torch
 
 from .. import _backend
 from ._library import LIBRARY, accumulation_dtype, plane, transforming
+from ._taps import low_band_is_cheaper
 from .conv2d_alias_l1_backward import through_output_backward, training_backward
 
 __all__ = ["measure", "serves"]
@@ -58,7 +59,7 @@ def _backward(ctx, grad, _):
     x, weight, d_output = ctx.saved_tensors
     operands = grad, d_output, x, weight, *ctx.geometry
     dbias = through = None
-    if ctx.needs_input_grad[3]:
+    if ctx.needs_input_grad[3] and low_band_is_cheaper(x, weight, ctx.geometry[-1], plane(d_output)):
         dx, dweight, through = torch.ops.alias_ops._conv2d_alias_l1_through_output_backward(*operands)
         if ctx.needs_input_grad[2]:
             # The measure does not change with the bias: what reaches it through the output is taken off here.

@@ -85,7 +85,7 @@ class InputGradient {
         const int64_t sample = h_.source[line * h_.kernel + tap];
         if (sample < 0) continue;
         weight_.row_product(gradient_, gradient_.row(line, g), from_, images_, vector_, product_at(sample), tap,
-                             g == 0);
+                            g == 0);
       }
     }
     for (size_t sample = 0; sample < h_.samples.size(); ++sample) {
