@@ -94,31 +94,6 @@ def test_step(benchmark, settings):
     }
 
 
-def test_penalty(benchmark, settings):
-    """A step with AM of all layers as a term of the loss; without; and with gradients that leave the layers' own
-    backward out, as for any output that has no graph.
-    """
-    model, x, labels, step = training(settings.device)
-    optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9)
-
-    class Apart(alias_ops.AliasingPenalty):
-        def _take(self, name, module, x, output):
-            super()._take(name, module, x, output.detach())
-
-    def penalised(kind):
-        def call():
-            with kind(model) as penalty:
-                optimizer.zero_grad()
-                loss = F.cross_entropy(model(x), labels)
-                (loss + 0.01 * penalty()).backward()
-                optimizer.step()
-
-        return call
-
-    rivals = {"no penalty": step, "not through the outputs": penalised(Apart)}
-    race(benchmark, settings, case("penalty") | {"op": "AliasingPenalty"}, penalised(alias_ops.AliasingPenalty), rivals)
-
-
 def test_check(benchmark, settings):
     """AM of all six layers, inputs and outputs at hand as in a passing forward, against the check by PGD."""
     model, x, labels, step = training(settings.device)
