@@ -14,6 +14,7 @@ using ParallelFor = void (*)(int64_t begin, int64_t end, int64_t grain, Parallel
 struct Runtime {
   ParallelFor parallel_for;
   int64_t threads;
+  int64_t first_cache;  // bytes of a core's
 };
 
 // Maps [images, channels, height, width] with strides in elements.

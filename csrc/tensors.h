@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "first_cache.h"
 #include "huge_pages.h"
 #include "kernels.h"
 
@@ -67,7 +68,7 @@ inline Runtime runtime() {
   return {[](int64_t begin, int64_t end, int64_t grain, ParallelBody body, void* context) {
             torch::stable::parallel_for(begin, end, grain, [=](int64_t from, int64_t to) { body(from, to, context); });
           },
-          int64_t(torch::stable::get_num_threads())};
+          int64_t(torch::stable::get_num_threads()), first_cache()};
 }
 
 // Strides of a dimension of one element say nothing; give them those of a packed layout.

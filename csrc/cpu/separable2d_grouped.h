@@ -79,7 +79,7 @@ void Grouped<C>::run(const Separable2dArgs& a, const Runtime& runtime) const {
     Buffer<C> scratch((pixels + out_pixels + left_[0].out * z_row()) * kL + left_[0].mirrored.scratch());
     C *group = scratch.data(), *out = group + pixels * kL, *z = out + out_pixels * kL,
       *panel = z + left_[0].out * z_row() * kL;
-    Ahead ahead;
+    Ahead ahead(true);  // the few maps that are worked on fit beside the next ones
     for (int64_t next; task >= 0; task = next) {
       next = pieces.next();
       const int64_t list = task / groups, at = task % groups * kL;

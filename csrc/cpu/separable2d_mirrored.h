@@ -178,7 +178,6 @@ class MirroredAxis {
     const std::array<int64_t, 2>*rows = rows_.data(), *dense_rows = dense_rows_.data();
     const int64_t count = int64_t(rows_.size());
     for (int64_t v = 0; v < vectors; ++v) {
-      a.ahead->tile();
       Vec<C> column[K][kLeaves];
       ALIAS_OPS_UNROLL for (int k = 0; k < K; ++k) {
         leaves_of(a.x + v * a.x_vector_step, a.x_inner_step, columns_[k], column[k]);
@@ -196,6 +195,7 @@ class MirroredAxis {
       const MirroredRows<C, 1, kAdds> ends(a, v, half_out_);
       const C* coefficient = blocks_.block(0);
       for (int64_t r = 0; r < count; ++r) {
+        a.ahead->tile();
         Vec<C> sum[kLeaves][1];
         ALIAS_OPS_UNROLL for (int leaf = 0; leaf < kLeaves; ++leaf) sum[leaf][0] = sum_of(coefficient, leaf);
         ends.finish(rows[r], dense_rows[r], sum);

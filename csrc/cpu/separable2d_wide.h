@@ -82,7 +82,7 @@ struct Wide<C>::Scratch {
   Aligned<C> folded, panel, taken, share, outer, source, whole;
   Ahead ahead;
 
-  explicit Scratch(const Wide& w) {
+  Scratch(const Wide& w, const Runtime& runtime) : ahead(Ahead::has_room(runtime.first_cache)) {
     const int64_t maps = w.batch(), rows = maps * (w.right_first_ ? w.left_[0].in : w.left_[0].out);
     // The terms lie side by side; whole vectors are stored where the last one ends.
     row = whole_vectors(w.left_width() * (w.terms_ - 1) + whole_vectors(w.left_width()));
@@ -243,7 +243,7 @@ void Wide<C>::run(const Separable2dArgs& a, const Runtime& runtime) const {
   parallel(runtime, groups, std::max<int64_t>(1, 32768 / (area * together)), [&](Pieces& pieces) {
     int64_t group = pieces.next();
     if (group < 0) return;
-    Scratch scratch(*this);
+    Scratch scratch(*this, runtime);
     for (int64_t next; group >= 0; group = next) {
       next = pieces.next();
       const int64_t map = group * together, count = std::min(together, maps - map), size = count * area;
