@@ -175,9 +175,11 @@ class MirroredAxis {
   template <int kParts, Adds kAdds, int K>
   void resident(const BlockArgs<C>& a, int64_t vectors) const {
     constexpr int kLeaves = 2 * kParts;
+    constexpr bool kRowByRow = kLeaves * K >= 24;  // large maps, whose lines are too many for a few tiles
     const std::array<int64_t, 2>*rows = rows_.data(), *dense_rows = dense_rows_.data();
     const int64_t count = int64_t(rows_.size());
     for (int64_t v = 0; v < vectors; ++v) {
+      if constexpr (!kRowByRow) a.ahead->tile();
       Vec<C> column[K][kLeaves];
       ALIAS_OPS_UNROLL for (int k = 0; k < K; ++k) {
         leaves_of(a.x + v * a.x_vector_step, a.x_inner_step, columns_[k], column[k]);
@@ -195,7 +197,7 @@ class MirroredAxis {
       const MirroredRows<C, 1, kAdds> ends(a, v, half_out_);
       const C* coefficient = blocks_.block(0);
       for (int64_t r = 0; r < count; ++r) {
-        a.ahead->tile();
+        if constexpr (kRowByRow) a.ahead->tile();
         Vec<C> sum[kLeaves][1];
         ALIAS_OPS_UNROLL for (int leaf = 0; leaf < kLeaves; ++leaf) sum[leaf][0] = sum_of(coefficient, leaf);
         ends.finish(rows[r], dense_rows[r], sum);
