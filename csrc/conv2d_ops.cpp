@@ -259,6 +259,18 @@ void conv2d_alias_l1_low_gradient(Tensor output_gradient, Tensor x, Tensor weigh
   low_gradient(output_gradient, x, weight, dx, dweight, tables_h, tables_w, stride, padding, dilation, groups, true);
 }
 
+// Like x and weight, for a kernel to write; zeros where there is nothing for it to do, which `done` then says.
+std::tuple<Tensor, Tensor> fresh_gradients(const Tensor& x, const Tensor& weight, const Tensor& output_gradient,
+                                           bool* done) {
+  const std::vector<int64_t> sizes(x.sizes().begin(), x.sizes().end());
+  const std::vector<int64_t> weight_sizes(weight.sizes().begin(), weight.sizes().end());
+  Tensor dx = empty(sizes, accumulation_dtype(x), is_channels_last(x)),
+         dweight = empty(weight_sizes, accumulation_dtype(x));
+  *done = x.numel() == 0 || output_gradient.numel() == 0 || weight.numel() == 0;
+  if (*done) torch::stable::zero_(dx), torch::stable::zero_(dweight);
+  return {dx, dweight};
+}
+
 std::tuple<Tensor, Tensor> conv2d_alias_l1_low_part(Tensor output_gradient, Tensor x, Tensor weight,
                                                     const std::vector<Tensor>& tables_h,
                                                     const std::vector<Tensor>& tables_w,
@@ -267,14 +279,9 @@ std::tuple<Tensor, Tensor> conv2d_alias_l1_low_part(Tensor output_gradient, Tens
                                                     const std::vector<int64_t>& dilation, int64_t groups) {
   check_layer(x, weight, stride, padding, dilation, groups);
   check_gradient(output_gradient, x, "output_gradient");
-  const Dtype dtype = maps_of(x, "x", true).dtype;
-  const std::vector<int64_t> sizes(x.sizes().begin(), x.sizes().end());
-  const std::vector<int64_t> weight_sizes(weight.sizes().begin(), weight.sizes().end());
-  Tensor dx = empty(sizes, dtype, is_channels_last(x)), dweight = empty(weight_sizes, dtype);
-  if (x.numel() == 0 || output_gradient.numel() == 0 || weight.numel() == 0) {
-    torch::stable::zero_(dx), torch::stable::zero_(dweight);
-    return {dx, dweight};
-  }
+  bool done;
+  const auto [dx, dweight] = fresh_gradients(x, weight, output_gradient, &done);
+  if (done) return {dx, dweight};
   low_gradient(output_gradient, x, weight, dx, dweight, tables_h, tables_w, stride, padding, dilation, groups, false);
   return {dx, dweight};
 }
@@ -288,15 +295,11 @@ std::tuple<Tensor, Tensor> conv2d_alias_l1_tap_gradient(Tensor grad, Tensor outp
                                                         const std::vector<int64_t>& dilation, int64_t groups) {
   check_layer(x, weight, stride, padding, dilation, groups);
   check_gradient(output_gradient, x, "output_gradient");
-  const std::vector<int64_t> sizes(x.sizes().begin(), x.sizes().end());
-  const std::vector<int64_t> weight_sizes(weight.sizes().begin(), weight.sizes().end());
   Conv2dTapGradientArgs args{};
   args.x = maps_of(x, "x", true);
-  Tensor dx = empty(sizes, args.x.dtype, is_channels_last(x)), dweight = empty(weight_sizes, args.x.dtype);
-  if (x.numel() == 0 || output_gradient.numel() == 0 || weight.numel() == 0) {
-    torch::stable::zero_(dx), torch::stable::zero_(dweight);
-    return {dx, dweight};
-  }
+  bool done;
+  auto [dx, dweight] = fresh_gradients(x, weight, output_gradient, &done);
+  if (done) return {dx, dweight};
   args.h = tap_table(tables_h, args.x.height, weight.size(2), stride[0], padding[0], dilation[0]);
   args.w = tap_table(tables_w, args.x.width, weight.size(3), stride[1], padding[1], dilation[1]);
   args.weight = packed(weight, "weight");

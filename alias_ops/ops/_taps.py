@@ -5,7 +5,7 @@ import torch
 from .. import designs
 from ._library import plane
 
-__all__ = ["by_taps", "has_taps", "low_band_is_cheaper", "tables_with_taps", "without_taps"]
+__all__ = ["by_taps", "has_taps", "low_band_is_cheaper", "tables_with_taps"]
 
 # Identity 4 fills vectors with the channels of a convolution group and visits every tap of the kernel. Measured in
 # benchmarks/NOTES.md: within these it is the faster one, by far or by a little.
@@ -14,7 +14,8 @@ NARROWEST_GROUP = 8
 
 CONV_TABLES = 6
 
-# What the CPU's kernel keeps of the spectra of x and of its output: images whose weights are transformed once.
+# What the CPU's kernel keeps of the spectra of x and of its output, images whose weights are transformed once:
+# kChunkBytes of csrc/cpu/conv2d_alias_l1_backward.cpp, and numbers of float32 in a vector.
 CHUNK_BYTES = 6 << 20
 LANES = 16
 
@@ -37,10 +38,6 @@ def tables_with_taps(x, weight, stride, padding, dilation) -> list[list[torch.Te
 def has_taps(tables: list[torch.Tensor]) -> bool:
     """Whether an axis came with them."""
     return len(tables) > CONV_TABLES
-
-
-def without_taps(tables: list[torch.Tensor]) -> list[torch.Tensor]:
-    return tables[:CONV_TABLES]
 
 
 def low_band_is_cheaper(x: torch.Tensor, weight: torch.Tensor, groups: int, outputs: tuple[int, int]) -> bool:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from .. import designs
 from . import _adjoints
 from ._library import accumulation_dtype, outside_autocast, plane
-from ._taps import has_taps, without_taps
+from ._taps import has_taps
 
 __all__ = ["conv2d_alias_l1_backward", "through_output_backward", "training_backward"]
 
@@ -98,10 +98,9 @@ def through_output_backward(
 
     All that a layer's own backward does anyway, once for the task's loss and for the measure, is left to it.
     """
-    tables = without_taps(tables_h), without_taps(tables_w)
-    geometry = stride, padding, dilation, groups
+    geometry = tables_h, tables_w, stride, padding, dilation, groups
     if _differentiated(grad, x, weight):
-        dx, dweight, d_output = _adjoints.conv2d_alias_l1_parts(grad, x, weight, *tables, *geometry)
+        dx, dweight, d_output = _adjoints.conv2d_alias_l1_parts(grad, x, weight, *geometry)
         return -dx, -dweight, d_output
     d_output = d_output * grad[:, :, None, None]
-    return *KERNELS._conv2d_alias_l1_low_part(d_output, x, weight, *tables, *geometry), d_output
+    return *KERNELS._conv2d_alias_l1_low_part(d_output, x, weight, *geometry), d_output
