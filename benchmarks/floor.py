@@ -51,7 +51,7 @@ def peak(dtype: torch.dtype, threads: int) -> float | None:
 class Floor:
     """Of one case: the bytes that must move, the operations that must be done.
 
-    The bytes' time is that of :meth:`copy`, which a race times in rotation with everything else: at the case's own
+    The bytes' time is that of :meth:`copy`, which a race times in turn with everything else: at the case's own
     footprint, and with the caches as the others leave them. It reads x itself, which is in them as much for the
     copy as for the candidate, and no byte twice.
     """

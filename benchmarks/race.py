@@ -1,5 +1,6 @@
-"""One case: the candidate and its peers, timed in rotation within one run."""
+"""One case: the candidate and its peers, timed in turn, in an order drawn for each round, within one run."""
 
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -97,7 +98,8 @@ def _loops(call: Call, shortest: float = 1e-3) -> int:
 def race(
     benchmark, settings, case: dict[str, Any], candidate: Call, peers: dict[str, Call], floor: Floor | None = None
 ):
-    """Time ``candidate`` through pytest-benchmark and before each of its rounds every peer once, in turn.
+    """Time ``candidate`` through pytest-benchmark and before each of its rounds every peer once, in an order
+    drawn anew.
 
     Args:
         benchmark: pytest-benchmark's fixture.
@@ -122,15 +124,13 @@ def race(
     a_round = sum(_once(call, loops) * loops for call in (*running.values(), ours))
     rounds = max(settings.fewest_rounds, min(settings.most_rounds, int(settings.seconds_a_case / a_round)))
     times: dict[str, list[float]] = {name: [] for name in running}
-    turn = 0
+    # Each call finds the caches as the one before it left them: none is always to come after the same one, which may
+    # have just read its operands, or driven them out.
+    order = random.Random(0)
 
-    def rotation():
-        nonlocal turn
-        names = list(running)
-        for i in range(len(names)):
-            name = names[(turn + i) % len(names)]
+    def others():
+        for name in order.sample(list(running), len(running)):
             times[name].append(_once(running[name], loops))
-        turn += 1
         settle()
 
     def timed():
@@ -138,7 +138,7 @@ def race(
             ours()
 
     benchmark.group = case["group"]
-    benchmark.pedantic(timed, setup=rotation, rounds=rounds, warmup_rounds=1)
+    benchmark.pedantic(timed, setup=others, rounds=rounds, warmup_rounds=1)
     for values in times.values():
         del values[0]  # of the warm-up round
     own = [t / loops for t in benchmark.stats.stats.data]
