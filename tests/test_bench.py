@@ -3,7 +3,9 @@
 import copy
 import json
 import sys
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -169,6 +171,32 @@ def test_a_missing_peer_is_reported_and_not_fatal(monkeypatch):
     )
     with pytest.raises(peers.Unavailable, match="not installed"):
         peers.kornia(4, "cpu", torch.float32)
+
+
+def test_everybody_is_timed_once_a_round_after_changing_others():
+    called = []
+    calls = {name: (lambda name=name: called.append(name)) for name in ("ours", "a", "b", "c", "d")}
+    ours = calls.pop("ours")
+    benchmark = SimpleNamespace(extra_info={}, stats=SimpleNamespace(stats=SimpleNamespace(data=[])))
+
+    def pedantic(timed, setup, rounds, warmup_rounds):
+        called.clear()
+        for _ in range(rounds + warmup_rounds):
+            setup()
+            timed()
+            benchmark.stats.stats.data.append(1.0)
+
+    benchmark.pedantic = pedantic
+    settings = SimpleNamespace(device="cpu", fewest_rounds=19, most_rounds=19, seconds_a_case=0, results=[])
+    race.race(benchmark, settings, {"group": "none"}, ours, calls)
+    # Calls that take no time are repeated within a timing.
+    turns = [name for i, name in enumerate(called) if i == 0 or name != called[i - 1]]
+    assert len(turns) == 20 * 5
+    assert all(sorted(turns[at : at + 4]) == list("abcd") and turns[at + 4] == "ours" for at in range(0, 100, 5))
+    assert len(set(pairwise(turns))) == 4 * 3 + 4 + 4
+    assert {
+        name: t["rounds"] for name, t in settings.results[0]["times"].items() if name != "alias_ops"
+    } == dict.fromkeys("abcd", 19)
 
 
 def test_a_wrong_result_fails():
