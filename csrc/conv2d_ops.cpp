@@ -259,16 +259,15 @@ void conv2d_alias_l1_low_gradient(Tensor output_gradient, Tensor x, Tensor weigh
   low_gradient(output_gradient, x, weight, dx, dweight, tables_h, tables_w, stride, padding, dilation, groups, true);
 }
 
-// Like x and weight, for a kernel to write; zeros where there is nothing for it to do, which `done` then says.
-std::tuple<Tensor, Tensor> fresh_gradients(const Tensor& x, const Tensor& weight, const Tensor& output_gradient,
-                                           bool* done) {
+// dx and dweight for a kernel to write, and whether they are done: zeros, as there is nothing for it to do.
+std::tuple<Tensor, Tensor, bool> fresh_gradients(const Tensor& x, const Tensor& weight, const Tensor& output_gradient) {
   const std::vector<int64_t> sizes(x.sizes().begin(), x.sizes().end());
   const std::vector<int64_t> weight_sizes(weight.sizes().begin(), weight.sizes().end());
   Tensor dx = empty(sizes, accumulation_dtype(x), is_channels_last(x)),
          dweight = empty(weight_sizes, accumulation_dtype(x));
-  *done = x.numel() == 0 || output_gradient.numel() == 0 || weight.numel() == 0;
-  if (*done) torch::stable::zero_(dx), torch::stable::zero_(dweight);
-  return {dx, dweight};
+  const bool done = x.numel() == 0 || output_gradient.numel() == 0 || weight.numel() == 0;
+  if (done) torch::stable::zero_(dx), torch::stable::zero_(dweight);
+  return {dx, dweight, done};
 }
 
 std::tuple<Tensor, Tensor> conv2d_alias_l1_low_part(Tensor output_gradient, Tensor x, Tensor weight,
@@ -279,8 +278,7 @@ std::tuple<Tensor, Tensor> conv2d_alias_l1_low_part(Tensor output_gradient, Tens
                                                     const std::vector<int64_t>& dilation, int64_t groups) {
   check_layer(x, weight, stride, padding, dilation, groups);
   check_gradient(output_gradient, x, "output_gradient");
-  bool done;
-  const auto [dx, dweight] = fresh_gradients(x, weight, output_gradient, &done);
+  const auto [dx, dweight, done] = fresh_gradients(x, weight, output_gradient);
   if (done) return {dx, dweight};
   low_gradient(output_gradient, x, weight, dx, dweight, tables_h, tables_w, stride, padding, dilation, groups, false);
   return {dx, dweight};
@@ -297,8 +295,7 @@ std::tuple<Tensor, Tensor> conv2d_alias_l1_tap_gradient(Tensor grad, Tensor outp
   check_gradient(output_gradient, x, "output_gradient");
   Conv2dTapGradientArgs args{};
   args.x = maps_of(x, "x", true);
-  bool done;
-  auto [dx, dweight] = fresh_gradients(x, weight, output_gradient, &done);
+  auto [dx, dweight, done] = fresh_gradients(x, weight, output_gradient);
   if (done) return {dx, dweight};
   args.h = tap_table(tables_h, args.x.height, weight.size(2), stride[0], padding[0], dilation[0]);
   args.w = tap_table(tables_w, args.x.width, weight.size(3), stride[1], padding[1], dilation[1]);
