@@ -17,10 +17,10 @@ struct Transforms {
 // pairs of the strided map minus the pairs of the kept band of the whole one.
 template <class C>
 void residual_pairs(const AliasL1Args& a, const Transforms<C>& t, const C* x, int64_t row_step, int64_t column_step,
-                    C* along, C* low, C* pairs) {
+                    C* along, C* low, C* pairs, Ahead* ahead) {
   constexpr int kL = kLanes<C>;
-  transform(t.low_h, t.low_w, x, row_step, column_step, along, low);
-  transform(t.dft_h, t.dft_w, x, a.stride_h * row_step, a.stride_w * column_step, along, pairs);
+  transform(t.low_h, t.low_w, x, row_step, column_step, along, low, ahead);
+  transform(t.dft_h, t.dft_w, x, a.stride_h * row_step, a.stride_w * column_step, along, pairs, ahead);
   for (int64_t r = 0; r < t.low_h.rows(); ++r) {
     C* to = pairs + r * t.dft_w.rows() * kL;
     const C* from = low + r * t.low_w.rows() * kL;
@@ -43,14 +43,19 @@ void run(const AliasL1Args& a, const Runtime& runtime) {
   parallel(runtime, lists * groups, 1, [&](Pieces& pieces) {
     Buffer<C> scratch((pixels * kL + along_size) + low_size + pairs_size);
     C *group = scratch.data(), *along = group + pixels * kL, *low = along + along_size, *pairs = low + low_size;
+    Ahead ahead(false);
     for (int64_t task = pieces.next(); task >= 0; task = pieces.next()) {
       const int64_t list = task / groups, at = task % groups * kL, count = std::min<int64_t>(kL, length - at);
       const S* from = map_at<S>(x, list, at);
+      const int64_t next = (task + 1) % groups * kL;
+      look_ahead(ahead, x, map_at<S>(x, (task + 1) / groups, next),
+                 task + 1 < lists * groups ? std::min<int64_t>(kL, length - next) : 0);
       if (std::is_same_v<S, C> && x.channel_stride == 1 && count == kL) {
-        residual_pairs(a, t, reinterpret_cast<const C*>(from), x.row_stride, x.column_stride, along, low, pairs);
+        residual_pairs(a, t, reinterpret_cast<const C*>(from), x.row_stride, x.column_stride, along, low, pairs,
+                       &ahead);
       } else {
         gather_group<S, C>(x, count, [&](int64_t i) { return from + i * x.channel_stride; }, group);
-        residual_pairs<C>(a, t, group, x.width * kL, kL, along, low, pairs);
+        residual_pairs<C>(a, t, group, x.width * kL, kL, along, low, pairs, &ahead);
       }
       store_first(static_cast<C*>(a.out) + list * length + at, l1_of_pairs(pairs, a.dft_h, a.dft_w), count);
     }

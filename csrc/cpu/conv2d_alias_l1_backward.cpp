@@ -113,13 +113,14 @@ void residual_gradient(const ResidualL1GradientArgs& a, const Runtime& runtime) 
   const PackedRows<C> back_h = pack_dft_adjoint<C>(a.dft_h), back_w = pack_dft_adjoint<C>(a.dft_w);
   const int64_t along_size = std::max(dft_h.rows() * maps.width, maps.height * dft_w.rows()) * kL;
   const int64_t pairs_size = dft_h.rows() * dft_w.rows() * kL, map_size = maps.height * maps.width * kL;
-  const auto fill = [&](int64_t image, int64_t channel, const C* x, int64_t row_step, int64_t column_step, C* along) {
+  const auto fill = [&](int64_t image, int64_t channel, const C* x, int64_t row_step, int64_t column_step, C* along,
+                        Ahead* ahead) {
     C *pairs = along + along_size, *map = pairs + pairs_size;
     const int64_t count = std::min<int64_t>(kL, maps.channels - channel);
     const C* gradient = static_cast<const C*>(a.grad) + image * maps.channels + channel;
-    transform(dft_h, dft_w, x, row_step, column_step, along, pairs);
+    transform(dft_h, dft_w, x, row_step, column_step, along, pairs, ahead);
     l1_of_pairs_adjoint(pairs, a.dft_h, a.dft_w, load_first(gradient, count));
-    transform(back_h, back_w, pairs, dft_w.rows() * kL, kL, along, map);
+    transform(back_h, back_w, pairs, dft_w.rows() * kL, kL, along, map, ahead);
     scatter_maps(map, maps, count, const_cast<C*>(map_at<C>(maps, image, channel)));
   };
   each_group<C, C>(maps, 0, maps.images, along_size + pairs_size + map_size, runtime, fill);

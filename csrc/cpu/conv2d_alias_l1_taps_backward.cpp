@@ -20,8 +20,9 @@ constexpr int64_t kInnerBlock = 128;
 // Tasks that there are at least, where the batch allows: it is cut into parts, each with taps of its own to sum. Parts
 // follow from the shape alone, so sums do not depend on the number of threads.
 constexpr int64_t kTasks = 16;
-// Vectors of input channels that share what is gathered of the outputs, and what that may cost in memory.
-constexpr int64_t kShared = 2, kSharedBytes = 6 << 20;
+// Vectors of input channels that share what is gathered of the outputs, what that may cost in memory, and tasks that
+// are enough for a thread then.
+constexpr int64_t kShared = 2, kSharedBytes = 6 << 20, kThreadTasks = 4;
 
 template <class C, class Terms>
 class TapGradient {
@@ -38,10 +39,10 @@ class TapGradient {
         output_vectors_(ceiling(outputs_, kL)),
         taps_(a.h.taps * a.w.taps),
         taps_size_(outputs_ * taps_ * kL),
+        parts_(parts()),
         shares_(shares()),
-        parts_(parts(shares_)),
         terms_(a.h, a.w, ceiling(a.x.images, parts_)),
-        sums_(parts_ > 1 ? sums_size(shares_) : 0) {}
+        sums_(parts_ > 1 ? sums_size(parts_) : 0) {}
 
   void run() {
     const int64_t tasks = a_.groups * shares_;
@@ -53,20 +54,24 @@ class TapGradient {
   }
 
  private:
-  // Parts of the batch, where a task is one of `shares` of a convolution group's input channels.
-  int64_t parts(int64_t shares) const {
-    return std::clamp<int64_t>(ceiling(kTasks, a_.groups * shares), 1, a_.x.images);
-  }
-  int64_t sums_size(int64_t shares) const { return parts(shares) * a_.groups * input_vectors_ * taps_size_; }
-  // Some vectors of inputs to a task, which gathers the outputs' side once for all of them: where there are images for
-  // as many tasks, where the sums of more parts and what a task keeps of weights is not too large, and where images are
-  // not taken in bands, as what a band is made of is kept for one vector only.
-  int64_t shares() const {
-    const int64_t fewer = ceiling(input_vectors_, kShared);
-    const bool busy = parts(fewer) * a_.groups * fewer >= kTasks;
+  int64_t fewer() const { return ceiling(input_vectors_, kShared); }
+  int64_t sums_size(int64_t parts) const { return parts * a_.groups * input_vectors_ * taps_size_; }
+  // Whether some vectors of inputs may be one task, which gathers the outputs' side once for all of them: not where
+  // images are taken in bands, as what a band is made of is kept for one vector only.
+  bool may_share(int64_t parts) const {
     const int64_t weights = 2 * kShared * Terms::weights(a_.h, a_.w) * outputs_ * kL;
-    const bool fits = (sums_size(fewer) + weights) * int64_t(sizeof(C)) <= kSharedBytes;
-    return busy && fits && Terms::takes_whole(a_.h, a_.w) ? fewer : input_vectors_;
+    const int64_t sums = parts > 1 ? sums_size(parts) : 0;
+    return Terms::takes_whole(a_.h, a_.w) && (sums + weights) * int64_t(sizeof(C)) <= kSharedBytes;
+  }
+  // Parts of the batch: enough for tasks that share, if there are images for so many and it is not too much to sum.
+  int64_t parts() const {
+    const auto of = [this](int64_t tasks) { return std::clamp<int64_t>(ceiling(kTasks, tasks), 1, a_.x.images); };
+    const int64_t shared = of(a_.groups * fewer());
+    return shared * a_.groups * fewer() >= kTasks && may_share(shared) ? shared : of(a_.groups * input_vectors_);
+  }
+  int64_t shares() const {
+    const bool busy = parts_ * a_.groups * fewer() >= std::min(kTasks, kThreadTasks * runtime_.threads);
+    return busy && may_share(parts_) ? fewer() : input_vectors_;
   }
 
   // Some vectors of input channels of one convolution group, and a part of the batch.
@@ -242,7 +247,7 @@ class TapGradient {
 
   const Conv2dTapGradientArgs& a_;
   const Runtime& runtime_;
-  const int64_t inputs_, outputs_, input_vectors_, output_vectors_, taps_, taps_size_, shares_, parts_;
+  const int64_t inputs_, outputs_, input_vectors_, output_vectors_, taps_, taps_size_, parts_, shares_;
   const Terms terms_;
   Buffer<C> sums_;  // [part][group, vector of inputs][output][tap][lanes], for several parts
 };

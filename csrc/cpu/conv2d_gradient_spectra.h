@@ -49,9 +49,10 @@ class GradientSpectra : public Spectra<C> {
  private:
   // y's gradient is the adjoint transform of the bins' gradients. Rows of a DFT are orthogonal: its transform gives
   // them back, up to a factor.
-  void fill_group(int64_t image, int64_t channel, const C* y, int64_t row_step, int64_t column_step, C* scratch) {
+  void fill_group(int64_t image, int64_t channel, const C* y, int64_t row_step, int64_t column_step, C* scratch,
+                  Ahead* ahead) {
     C* pairs = scratch + back_h_.bins.rows() * back_w_.bins.inner() * kL;
-    transform(back_h_.bins, back_w_.bins, y, row_step, column_step, scratch, pairs);
+    transform(back_h_.bins, back_w_.bins, y, row_step, column_step, scratch, pairs, ahead);
     const C all = C(back_h_.bins.inner() * back_w_.bins.inner());
     for (int64_t i = 0; i < back_h_.bins.rows() * back_w_.bins.rows(); ++i) {
       store(pairs + i * kL, (i == 0 ? all : 2 * all) * load(pairs + i * kL));

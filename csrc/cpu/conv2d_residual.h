@@ -74,7 +74,12 @@ class ConvResidual {
       vector_ = o_.lanes_.vector(vector);
       from_ = from, images_ = images;
       gather_output_weight<S>(o_.a_, vector_, weight_.taps());
-      for (int64_t i = 0; i < images; ++i) transform_output(first + from + i, i);
+      for (int64_t i = 0; i < images; ++i) {
+        const int64_t image = first + from + i;
+        const bool more = i + 1 < images;
+        look_ahead(ahead_, o_.a_.y, map_at<S>(o_.a_.y, image + more, vector_.output), more ? vector_.count : 0);
+        transform_output(image, i);
+      }
       column_lines();
       for (int64_t g = 0; g < o_.w_.frequencies; ++g) {
         weight_.along_width(g);
@@ -94,10 +99,10 @@ class ConvResidual {
       const S* from = map_at<S>(y, image, vector_.output);
       if (std::is_same_v<S, C> && y.channel_stride == 1 && vector_.count == kL) {
         transform(o_.h_.dft, o_.w_.dft, reinterpret_cast<const C*>(from), y.row_stride, y.column_stride, along_.data(),
-                  pairs);
+                  pairs, &ahead_);
       } else {
         gather_group<S, C>(y, vector_.count, [&](int64_t i) { return from + i * y.channel_stride; }, map_.data());
-        transform(o_.h_.dft, o_.w_.dft, map_.data(), y.width * kL, kL, along_.data(), pairs);
+        transform(o_.h_.dft, o_.w_.dft, map_.data(), y.width * kL, kL, along_.data(), pairs, &ahead_);
       }
       if (o_.a_.bias != nullptr) {
         const S* bias = static_cast<const S*>(o_.a_.bias) + vector_.output;
@@ -231,6 +236,7 @@ class ConvResidual {
     const int64_t pairs_;
     Buffer<C> output_, map_, along_, product_, rows_, columns_;
     Buffer<C> sums_;  // of |D|
+    Ahead ahead_{false};
     LaneVector<C> vector_{};
     int64_t from_ = 0, images_ = 0;
   };

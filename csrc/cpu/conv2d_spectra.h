@@ -100,8 +100,8 @@ struct Spectra {
   }
 };
 
-// Calls fill(image of the tile, channel, x [height][width][lanes], its steps, scratch of `scratch_size`) for every
-// vector of channels of a batch tile.
+// Calls fill(image of the tile, channel, x [height][width][lanes], its steps, scratch of `scratch_size`, what to ask
+// for meanwhile) for every vector of channels of a batch tile.
 template <class S, class C, class Fill>
 inline void each_group(const Maps& x, int64_t first, int64_t images, int64_t scratch_size, const Runtime& runtime,
                        const Fill& fill) {
@@ -110,15 +110,18 @@ inline void each_group(const Maps& x, int64_t first, int64_t images, int64_t scr
   parallel(runtime, images * groups, 1, [&](Pieces& pieces) {
     Buffer<C> scratch(pixels * kL + scratch_size);
     C *group = scratch.data(), *rest = group + pixels * kL;
+    Ahead ahead(false);
     for (int64_t task = pieces.next(); task >= 0; task = pieces.next()) {
       const int64_t image = task / groups, channel = task % groups * kL;
-      const int64_t count = std::min<int64_t>(kL, x.channels - channel);
+      const int64_t count = std::min<int64_t>(kL, x.channels - channel), next = (task + 1) % groups * kL;
       const S* from = map_at<S>(x, first + image, channel);
+      look_ahead(ahead, x, map_at<S>(x, first + (task + 1) / groups, next),
+                 task + 1 < images * groups ? std::min<int64_t>(kL, x.channels - next) : 0);
       if (std::is_same_v<S, C> && x.channel_stride == 1 && count == kL) {
-        fill(image, channel, reinterpret_cast<const C*>(from), x.row_stride, x.column_stride, rest);
+        fill(image, channel, reinterpret_cast<const C*>(from), x.row_stride, x.column_stride, rest, &ahead);
       } else {
         gather_group<S, C>(x, count, [&](int64_t i) { return from + i * x.channel_stride; }, group);
-        fill(image, channel, group, x.width * kL, kL, rest);
+        fill(image, channel, group, x.width * kL, kL, rest, &ahead);
       }
     }
   });
@@ -143,9 +146,10 @@ class InputSpectra : public Spectra<C> {
   }
 
  private:
-  void fill_group(int64_t image, int64_t channel, const C* x, int64_t row_step, int64_t column_step, C* scratch) {
+  void fill_group(int64_t image, int64_t channel, const C* x, int64_t row_step, int64_t column_step, C* scratch,
+                  Ahead* ahead) {
     C* pairs = scratch + h_.input.rows() * w_.input.inner() * kL;
-    transform(h_.input, w_.input, x, row_step, column_step, scratch, pairs);
+    transform(h_.input, w_.input, x, row_step, column_step, scratch, pairs, ahead);
     this->put_bins(pairs, w_.input.rows(), image, channel);
     for (size_t r = 0; r < h_.samples.size(); ++r) {
       const C* line = x + h_.samples[r] * row_step;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "ahead.h"
 #include "simd.h"
 
 namespace alias_ops::ALIAS_OPS_ISA {
@@ -11,6 +12,14 @@ namespace alias_ops::ALIAS_OPS_ISA {
 template <class S>
 inline const S* map_at(const Maps& m, int64_t image, int64_t channel) {
   return static_cast<const S*>(m.data) + image * m.image_stride + channel * m.channel_stride;
+}
+
+// Has `count` maps from `first` on asked for, where they lie side by side in memory.
+template <class S>
+inline void look_ahead(Ahead& ahead, const Maps& m, const S* first, int64_t count) {
+  const int64_t area = m.height * m.width;
+  const bool dense = m.column_stride == 1 && m.row_stride == m.width && m.channel_stride == area;
+  ahead.group<S>(first, dense ? count * area : 0, nullptr, 0);
 }
 
 // visit(offset) for the samples of a map, row by row.

@@ -37,11 +37,11 @@ inline PackedRows<C> pack_dft_adjoint(const DftTable& table) {
 // rows x width vectors between the two products.
 template <class C>
 inline void transform(const PackedRows<C>& rows, const PackedRows<C>& columns, const C* x, int64_t row_step,
-                      int64_t column_step, C* along, C* pairs) {
+                      int64_t column_step, C* along, C* pairs, Ahead* ahead = nullptr) {
   constexpr int kL = kLanes<C>;
   const int64_t width = columns.inner();
-  multiply(rows, Panel<C>{x, row_step, column_step, along, width * kL, kL, width});
-  multiply(columns, Panel<C>{along, kL, width * kL, pairs, kL, columns.rows() * kL, rows.rows()});
+  multiply(rows, Panel<C>{x, row_step, column_step, along, width * kL, kL, width, false, ahead});
+  multiply(columns, Panel<C>{along, kL, width * kL, pairs, kL, columns.rows() * kL, rows.rows(), false, ahead});
 }
 
 // 1 for the bins that are their own mirror image (DC, and Nyquist of an even size), 2 for the others.

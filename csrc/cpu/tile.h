@@ -3,6 +3,7 @@
 
 #include <cstddef>
 
+#include "ahead.h"
 #include "buffer.h"
 #include "simd.h"
 
@@ -109,6 +110,7 @@ struct Panel {
   int64_t y_row_step, y_vector_step;
   int64_t vectors;
   bool accumulate = false;
+  Ahead* ahead = nullptr;  // what to ask for meanwhile
 };
 
 template <class C>
@@ -122,6 +124,7 @@ inline void multiply(const PackedRows<C>& packed, const Panel<C>& p) {
       tile_of<C>(rows,
                  width)({packed.block(r), packed.inner(), p.x + v * p.x_vector_step, p.x_inner_step, p.x_vector_step,
                          p.y + r * p.y_row_step + v * p.y_vector_step, p.y_row_step, p.y_vector_step, p.accumulate});
+      if (p.ahead != nullptr) p.ahead->tile();
     }
     v += width;
   }
