@@ -48,7 +48,7 @@ void run(const AliasL1Args& a, const Runtime& runtime) {
       const int64_t list = task / groups, at = task % groups * kL, count = std::min<int64_t>(kL, length - at);
       const S* from = map_at<S>(x, list, at);
       const int64_t next = (task + 1) % groups * kL;
-      look_ahead(ahead, x, map_at<S>(x, (task + 1) / groups, next),
+      read_ahead(ahead, x, map_at<S>(x, (task + 1) / groups, next),
                  task + 1 < lists * groups ? std::min<int64_t>(kL, length - next) : 0);
       if (std::is_same_v<S, C> && x.channel_stride == 1 && count == kL) {
         residual_pairs(a, t, reinterpret_cast<const C*>(from), x.row_stride, x.column_stride, along, low, pairs,

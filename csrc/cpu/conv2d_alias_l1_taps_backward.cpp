@@ -162,8 +162,10 @@ class TapGradient {
         if (row == 0) terms_.clear(dx().data(), sums());
         terms_.collect(x_.data(), i, row, last, dx().data(), sums(), places_.data());
         if (last < terms_.height()) continue;
+        const C* maps = map_at<C>(to, first_ + i, channel);
+        write_ahead(work_.ahead, to, maps, count);
         terms_.finish(dx().data(), sums(), work_);
-        scatter_maps(dx().data(), to, count, const_cast<C*>(map_at<C>(to, first_ + i, channel)));
+        scatter_maps(dx().data(), to, count, const_cast<C*>(maps));
       }
     }
 

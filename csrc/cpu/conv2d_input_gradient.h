@@ -46,10 +46,11 @@ class InputGradient {
     corners();
     const Maps& dx = a_.dx;
     for (int64_t i = 0; i < images_; ++i) {
+      const C* to = map_at<C>(dx, first + from + i, vector_.output);
+      write_ahead(ahead_, dx, to, vector_.count);
       transform(back_h_.input, back_w_.input, pairs_.data() + i * size_, back_w_.columns * kL, kL, along_.data(),
-                map_.data());
-      C* to = const_cast<C*>(map_at<C>(dx, first + from + i, vector_.output));
-      scatter_maps(map_.data(), dx, vector_.count, to, a_.adding);
+                map_.data(), &ahead_);
+      scatter_maps(map_.data(), dx, vector_.count, const_cast<C*>(to), a_.adding);
     }
   }
 
@@ -165,6 +166,7 @@ class InputGradient {
   const int64_t size_;
   Buffer<C> pairs_;  // [image][pairs, then samples, along the height][the same along the width][lanes]
   Buffer<C> along_, map_, product_;
+  Ahead ahead_{false};
   LaneVector<C> vector_{};
   int64_t from_ = 0, images_ = 0;
 };

@@ -77,7 +77,7 @@ class ConvResidual {
       for (int64_t i = 0; i < images; ++i) {
         const int64_t image = first + from + i;
         const bool more = i + 1 < images;
-        look_ahead(ahead_, o_.a_.y, map_at<S>(o_.a_.y, image + more, vector_.output), more ? vector_.count : 0);
+        read_ahead(ahead_, o_.a_.y, map_at<S>(o_.a_.y, image + more, vector_.output), more ? vector_.count : 0);
         transform_output(image, i);
       }
       column_lines();
@@ -119,8 +119,11 @@ class ConvResidual {
       if constexpr (kGradient) {
         const Maps& to = o_.a_.d_output;
         const int64_t columns = o_.w_.dft.rows() * kL;
-        transform(o_.back_h_, o_.back_w_, output_.data() + slot * pairs_, columns, kL, along_.data(), map_.data());
-        scatter_maps(map_.data(), to, vector_.count, const_cast<C*>(map_at<C>(to, image, vector_.output)));
+        const C* maps = map_at<C>(to, image, vector_.output);
+        write_ahead(ahead_, to, maps, vector_.count);
+        transform(o_.back_h_, o_.back_w_, output_.data() + slot * pairs_, columns, kL, along_.data(), map_.data(),
+                  &ahead_);
+        scatter_maps(map_.data(), to, vector_.count, const_cast<C*>(maps));
       }
     }
 

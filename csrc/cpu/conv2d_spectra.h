@@ -115,7 +115,7 @@ inline void each_group(const Maps& x, int64_t first, int64_t images, int64_t scr
       const int64_t image = task / groups, channel = task % groups * kL;
       const int64_t count = std::min<int64_t>(kL, x.channels - channel), next = (task + 1) % groups * kL;
       const S* from = map_at<S>(x, first + image, channel);
-      look_ahead(ahead, x, map_at<S>(x, first + (task + 1) / groups, next),
+      read_ahead(ahead, x, map_at<S>(x, first + (task + 1) / groups, next),
                  task + 1 < images * groups ? std::min<int64_t>(kL, x.channels - next) : 0);
       if (std::is_same_v<S, C> && x.channel_stride == 1 && count == kL) {
         fill(image, channel, reinterpret_cast<const C*>(from), x.row_stride, x.column_stride, rest, &ahead);

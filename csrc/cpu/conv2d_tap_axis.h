@@ -59,13 +59,13 @@ class TapAxis {
   std::vector<int64_t> samples;  // that any line meets, each once
 
   // y[n][vector] = base x[size][vector]; `back` is the adjoint, which adds.
-  void base(const C* x, int64_t step, int64_t vector_step, C* y, int64_t y_step, int64_t y_vector_step,
-            int64_t vectors) const {
-    multiply(base_, Panel<C>{x, step, vector_step, y, y_step, y_vector_step, vectors});
+  void base(const C* x, int64_t step, int64_t vector_step, C* y, int64_t y_step, int64_t y_vector_step, int64_t vectors,
+            Ahead* ahead = nullptr) const {
+    multiply(base_, Panel<C>{x, step, vector_step, y, y_step, y_vector_step, vectors, false, ahead});
   }
   void base_back(const C* y, int64_t step, int64_t vector_step, C* x, int64_t x_step, int64_t x_vector_step,
-                 int64_t vectors, bool accumulate = true) const {
-    multiply(base_back_, Panel<C>{y, step, vector_step, x, x_step, x_vector_step, vectors, accumulate});
+                 int64_t vectors, bool accumulate = true, Ahead* ahead = nullptr) const {
+    multiply(base_back_, Panel<C>{y, step, vector_step, x, x_step, x_vector_step, vectors, accumulate, ahead});
   }
   // The other phases of y, `phase_step` apart.
   void turn(C* y, int64_t phase_step, int64_t step, int64_t vector_step, int64_t vectors) const {

@@ -51,6 +51,7 @@ class TapParts {
   struct Work {
     Buffer<C> along;  // [output][column of x][lanes]
     Buffer<C> line;   // of one axis, all phases
+    Ahead ahead{false};
     explicit Work(const TapParts& o)
         : along(o.h_.outputs * o.w_.size * kL),
           line(std::max(o.h_.phases * o.h_.outputs, o.w_.phases * o.w_.outputs) * kL) {}
@@ -67,6 +68,8 @@ class TapParts {
   Lanes take(const Maps& x, int64_t image, int64_t channel, int64_t count, bool first, C* map, Low& low,
              Work& work) const {
     const S* maps = map_at<S>(x, image, channel);
+    const bool more = first && image + 1 < x.images;
+    read_ahead(work.ahead, x, map_at<S>(x, image + more, channel), more ? count : 0);
     Lanes lanes{map, x.width * kL, kL};
     if (std::is_same_v<S, C> && x.channel_stride == 1 && count == kL) {
       lanes = {reinterpret_cast<const C*>(maps), x.row_stride, x.column_stride};
@@ -100,8 +103,8 @@ class TapParts {
     }
     w_.turn_back(low, low_step(), kL, width_, h_.phases * h_.outputs);
     h_.turn_back(low, h_.outputs * width_, width_, kL, w_.outputs);
-    w_.base_back(low, kL, width_, along, kL, x_row, h_.outputs, false);
-    h_.base_back(along, x_row, kL, dx, x_row, kL, w_.size, true);
+    w_.base_back(low, kL, width_, along, kL, x_row, h_.outputs, false, &work.ahead);
+    h_.base_back(along, x_row, kL, dx, x_row, kL, w_.size, true, &work.ahead);
   }
 
  protected:
@@ -131,8 +134,8 @@ class TapParts {
   void prepare(const Lanes& lanes, Low& s, Work& work) const {
     const auto [x, x_row, x_column] = lanes;
     C *along = work.along.data(), *low = s.low.data();
-    h_.base(x, x_row, x_column, along, w_.size * kL, kL, w_.size);
-    w_.base(along, kL, w_.size * kL, low, kL, width_, h_.outputs);
+    h_.base(x, x_row, x_column, along, w_.size * kL, kL, w_.size, &work.ahead);
+    w_.base(along, kL, w_.size * kL, low, kL, width_, h_.outputs, &work.ahead);
     h_.turn(low, h_.outputs * width_, width_, kL, w_.outputs);
     w_.turn(low, low_step(), kL, width_, h_.phases * h_.outputs);
     for (size_t i = 0; i < h_.samples.size(); ++i) {

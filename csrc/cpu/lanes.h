@@ -14,12 +14,19 @@ inline const S* map_at(const Maps& m, int64_t image, int64_t channel) {
   return static_cast<const S*>(m.data) + image * m.image_stride + channel * m.channel_stride;
 }
 
-// Has `count` maps from `first` on asked for, where they lie side by side in memory.
-template <class S>
-inline void look_ahead(Ahead& ahead, const Maps& m, const S* first, int64_t count) {
+// Numbers in `count` maps, if they lie side by side in memory, or 0.
+inline int64_t dense_size(const Maps& m, int64_t count) {
   const int64_t area = m.height * m.width;
-  const bool dense = m.column_stride == 1 && m.row_stride == m.width && m.channel_stride == area;
-  ahead.group<S>(first, dense ? count * area : 0, nullptr, 0);
+  return m.column_stride == 1 && m.row_stride == m.width && m.channel_stride == area ? count * area : 0;
+}
+// Has `count` maps from `first` on asked for, to be read or to be written, where they lie so.
+template <class S>
+inline void read_ahead(Ahead& ahead, const Maps& m, const S* first, int64_t count) {
+  ahead.group<S>(first, dense_size(m, count), nullptr, 0);
+}
+template <class S>
+inline void write_ahead(Ahead& ahead, const Maps& m, const S* first, int64_t count) {
+  ahead.group<S>(nullptr, 0, first, dense_size(m, count));
 }
 
 // visit(offset) for the samples of a map, row by row.
