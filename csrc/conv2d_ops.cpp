@@ -101,13 +101,6 @@ void check_layer(const Tensor& x, const Tensor& weight, const std::vector<int64_
   STD_TORCH_CHECK(weight.scalar_type() == x.scalar_type(), "weight must have the dtype of x");
 }
 
-// The elements side by side: t is a copy then, unless it was contiguous.
-const void* packed(Tensor& t, const char* name) {
-  data_of(t, name);
-  t = torch::stable::contiguous(t);
-  return t.const_data_ptr();
-}
-
 // What x, weight and the geometry say; weight becomes contiguous. y, bias and results are the caller's to add.
 Conv2dAliasL1Args layer_of(Tensor& x, Tensor& weight, const std::vector<Tensor>& tables_h,
                            const std::vector<Tensor>& tables_w, const std::vector<int64_t>& stride,

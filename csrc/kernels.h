@@ -54,6 +54,12 @@ struct AliasL1Args {
   void* out;              // [images][channels], float or double
 };
 
+struct AliasL1GradientArgs {
+  AliasL1Args measure;
+  const void* grad;  // [images][channels], float or double
+  Maps dx;           // in x's dtype
+};
+
 // One axis of identity 7.
 struct ConvAxis {
   DftTable input;          // low band of the input
@@ -119,6 +125,7 @@ struct Kernels {
   const char* name;
   void (*separable2d)(const Separable2dArgs&, const Runtime&);
   void (*alias_l1)(const AliasL1Args&, const Runtime&);
+  void (*alias_l1_gradient)(const AliasL1GradientArgs&, const Runtime&);
   void (*conv2d_alias_l1)(const Conv2dAliasL1Args&, const Runtime&);
   void (*conv2d_alias_l1_low_gradient)(const Conv2dLowGradientArgs&, const Runtime&);
   void (*conv2d_alias_l1_tap_gradient)(const Conv2dTapGradientArgs&, const Runtime&);

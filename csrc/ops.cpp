@@ -54,27 +54,59 @@ Tensor separable2d(Tensor x, const Tensor& left, const Tensor& right) {
   return separable2d_or_adjoint(x, left, right, false);
 }
 
-Tensor alias_l1(Tensor x, const std::vector<Tensor>& tables_h, const std::vector<Tensor>& tables_w,
-                const std::vector<int64_t>& stride) {
+AliasL1Args alias_l1_args(const Maps& x, const std::vector<Tensor>& tables_h, const std::vector<Tensor>& tables_w,
+                          const std::vector<int64_t>& stride) {
   STD_TORCH_CHECK(tables_h.size() == 2 && tables_w.size() == 2, "alias_l1 takes two tables an axis");
   STD_TORCH_CHECK(stride.size() == 2 && stride[0] > 0 && stride[1] > 0, "stride must be two positive ints");
-  const std::vector<int64_t> sizes(x.sizes().begin(), x.sizes().end() - std::min<int64_t>(2, x.dim()));
-  const Maps maps = maps_of(x, "x", true);
-  Tensor out = empty(sizes, accumulation_dtype(x));
-  if (out.numel() == 0) return out;
   // A stride above the size takes the first sample alone, as the size itself does: steps stay within the map.
-  AliasL1Args args{maps,
-                   std::min(stride[0], maps.height),
-                   std::min(stride[1], maps.width),
+  AliasL1Args args{x,
+                   std::min(stride[0], x.height),
+                   std::min(stride[1], x.width),
                    dft_table(tables_h[0], "tables_h[0]"),
                    dft_table(tables_w[0], "tables_w[0]"),
                    dft_table(tables_h[1], "tables_h[1]"),
                    dft_table(tables_w[1], "tables_w[1]"),
-                   out.mutable_data_ptr()};
-  check_bands(args.dft_h, args.low_h, outputs_of(maps.height, stride[0]), maps.height);
-  check_bands(args.dft_w, args.low_w, outputs_of(maps.width, stride[1]), maps.width);
+                   nullptr};
+  check_bands(args.dft_h, args.low_h, outputs_of(x.height, stride[0]), x.height);
+  check_bands(args.dft_w, args.low_w, outputs_of(x.width, stride[1]), x.width);
+  return args;
+}
+
+std::vector<int64_t> leading_sizes(const Tensor& x) {
+  return {x.sizes().begin(), x.sizes().end() - std::min<int64_t>(2, x.dim())};
+}
+
+Tensor alias_l1(Tensor x, const std::vector<Tensor>& tables_h, const std::vector<Tensor>& tables_w,
+                const std::vector<int64_t>& stride) {
+  const std::vector<int64_t> sizes = leading_sizes(x);
+  const Maps maps = maps_of(x, "x", true);
+  Tensor out = empty(sizes, accumulation_dtype(x));
+  AliasL1Args args = alias_l1_args(maps, tables_h, tables_w, stride);
+  if (out.numel() == 0) return out;
+  args.out = out.mutable_data_ptr();
   kernels().alias_l1(args, runtime());
   return out;
+}
+
+Tensor alias_l1_backward(Tensor grad, Tensor x, const std::vector<Tensor>& tables_h,
+                         const std::vector<Tensor>& tables_w, const std::vector<int64_t>& stride) {
+  const std::vector<int64_t> sizes = leading_sizes(x);
+  STD_TORCH_CHECK(std::equal(sizes.begin(), sizes.end(), grad.sizes().begin(), grad.sizes().end()),
+                  "grad must have one value for every map of x");
+  Tensor dx = torch::stable::empty_like(x);  // of x's strides, where these leave no gaps
+  AliasL1GradientArgs args{alias_l1_args(maps_of(x, "x", true), tables_h, tables_w, stride), nullptr, {}};
+  if (dx.numel() == 0) return dx;
+  const ScalarType wide = x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+  data_of(grad, "grad");  // copying does not look
+  grad = torch::stable::to(grad, wide);
+  args.grad = packed(grad, "grad");
+  Tensor written = dx;
+  args.dx = maps_of(written, "dx", true);  // in place, but for lists of maps that do not lie in order
+  args.dx.data = written.mutable_data_ptr();
+  ask_for_huge_pages(written.mutable_data_ptr(), size_t(written.numel() * written.element_size()));
+  kernels().alias_l1_gradient(args, runtime());
+  if (written.const_data_ptr() != dx.const_data_ptr()) torch::stable::copy_(dx, written);
+  return dx;
 }
 
 }  // namespace
@@ -84,4 +116,5 @@ STABLE_TORCH_LIBRARY_IMPL(alias_ops, CPU, m) {
   m.impl("separable2d", TORCH_BOX(&alias_ops::separable2d));
   m.impl("_separable2d", TORCH_BOX(&alias_ops::separable2d_or_adjoint));
   m.impl("alias_l1", TORCH_BOX(&alias_ops::alias_l1));
+  m.impl("alias_l1_backward", TORCH_BOX(&alias_ops::alias_l1_backward));
 }

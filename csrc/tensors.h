@@ -43,6 +43,13 @@ inline const void* data_of(const Tensor& t, const char* name) {
   return data;
 }
 
+// The elements side by side: t is a copy then, unless it was contiguous.
+inline const void* packed(Tensor& t, const char* name) {
+  data_of(t, name);
+  t = torch::stable::contiguous(t);
+  return t.const_data_ptr();
+}
+
 // Of a tensor that is written as it lies: an element of its own for every index. A few layouts that have one, as
 // strides (2, 3) of 3 x 2 elements, are taken for overlapping ones.
 inline bool overlaps_itself(const Tensor& t) {
