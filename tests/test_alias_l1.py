@@ -5,7 +5,7 @@ import torch
 from helpers import DTYPES, LAYOUTS, SINGLE_AND_DOUBLE, aliases, assert_close, randn, spectrum_l1
 
 import alias_ops
-from alias_ops import designs, reference
+from alias_ops import _backend, designs, reference
 
 DOUBLE = torch.float64
 OP = torch.ops.alias_ops.alias_l1.default
@@ -88,8 +88,10 @@ def test_strides_above_the_size(backend, stride):
 @pytest.mark.parametrize("size", [6, 14, 17])
 def test_numbers_of_maps_that_fill_no_vector(backend, maps, size):
     for dtype in DTYPES:
-        x = randn(maps, size, size, dtype=dtype)
-        assert_close(alias_ops.aliasing(x, reduction="none"), expected_aliasing(x, 2), dtype)
+        x = randn(maps, size, size, dtype=dtype).requires_grad_()
+        actual = alias_ops.aliasing(x, reduction="none")
+        assert_close(actual, expected_aliasing(x, 2), dtype)
+        assert_differentiates(x, actual, 2, dtype)
 
 
 def test_reductions(backend):
@@ -124,6 +126,29 @@ def test_channels_last_and_its_gradient(backend, channels):
         actual = alias_ops.aliasing(x, reduction="none")
         assert_close(actual, expected_aliasing(x, 2), dtype)
         assert_differentiates(x, actual, 2, dtype)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("shape", [(2, 3, 8, 8), (3, 17, 9, 6), (2, 33, 20, 33), (4, 1, 7, 3)], ids=str)
+def test_gradients_of_layouts(backend, layout, shape):
+    """In memory that is not x's, laid out as ``empty_like`` does."""
+    for dtype in (DOUBLE, torch.float32, torch.bfloat16):
+        x = LAYOUTS[layout](*shape, dtype=dtype)
+        before = x.clone()
+        if layout == "expanded columns":
+            continue  # D is 0 but for its columns, and the direction of D/|D| rounding noise
+        leaf = x.detach().requires_grad_()
+        assert_differentiates(leaf, alias_ops.aliasing(leaf, reduction="none"), 2, dtype)
+        dx = BACKWARD(torch.ones(shape[:2], dtype=torch.float64 if dtype == DOUBLE else torch.float32), *operands(x))
+        assert dx.stride() == torch.empty_like(x).stride()
+        assert torch.equal(x, before)
+
+
+def test_gradients_of_permuted_lists_of_maps(backend):
+    """Not four dimensions, and not in order."""
+    for dtype in DTYPES:
+        x = randn(5, 9, 3, 6, 4, dtype=dtype).permute(3, 0, 4, 1, 2).requires_grad_()
+        assert_differentiates(x, alias_ops.aliasing(x, reduction="none"), 2, dtype)
 
 
 @pytest.mark.parametrize("leading", [(), (1,), (3,), (2, 3), (2, 3, 2), (2, 1, 2, 3)], ids=str)
@@ -192,12 +217,17 @@ def test_vmap(backend):
 @pytest.mark.parametrize("shape", [(67, 9, 9), (37, 40, 56), (5, 33, 12, 14)], ids=str)
 def test_results_do_not_depend_on_repetition_or_threads(backend, threads, shape):
     for dtype in DTYPES:
-        x = randn(*shape, dtype=dtype)
+        x = randn(*shape, dtype=dtype).requires_grad_()
+
+        def both(x=x):
+            maps = alias_ops.aliasing(x, reduction="none")
+            return maps, *torch.autograd.grad(maps.sum(), x)
+
         threads(1)
-        first = alias_ops.aliasing(x, reduction="none")
-        assert torch.equal(alias_ops.aliasing(x, reduction="none"), first)
-        threads(2)
-        assert torch.equal(alias_ops.aliasing(x, reduction="none"), first)
+        first = both()
+        for count in (1, 2):
+            threads(count)
+            assert all(torch.equal(a, b) for a, b in zip(both(), first, strict=True))
 
 
 @pytest.mark.parametrize("factor", [1e-25, 1e-12, 1e12, 1e25])
@@ -220,3 +250,22 @@ def test_nan_and_inf_stay_in_their_map(backend, value, dtype):
         assert not maps[[0, 39]].isfinite().any()
         assert_close(maps[1:39], clean[1:39], dtype)
         assert not alias_ops.aliasing(x).isfinite()
+        dx = torch.autograd.grad(alias_ops.aliasing(x.requires_grad_(), reduction="sum"), x)[0]
+        assert dx[1:39].isfinite().all()
+        assert not dx[[0, 39]].isfinite().any()
+
+
+@pytest.mark.parametrize("factor", [1e-25, 1e25])
+@pytest.mark.parametrize("size", [(8, 8), (15, 9), (1, 6)], ids=str)
+def test_gradient_does_not_depend_on_the_size_of_values(backend, size, factor):
+    x = randn(5, *size, dtype=torch.float32).requires_grad_()
+    scaled = (x.detach() * factor).requires_grad_()
+    gradients = [torch.autograd.grad(alias_ops.aliasing(t), t)[0] for t in (x, scaled)]
+    assert_close(gradients[1], gradients[0].double(), torch.float32)
+
+
+def test_a_gradient_of_other_maps_is_refused():
+    x = randn(2, 3, 8, 8)
+    for shape in [(2,), (3, 2), (2, 3, 1), (6,), ()]:
+        with pytest.raises(RuntimeError, match="one value for every map" if _backend.extension else ""):
+            BACKWARD(torch.ones(shape, dtype=DOUBLE), *operands(x))

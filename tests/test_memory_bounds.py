@@ -74,7 +74,8 @@ def call_alias_l1(fence, size, dtype):
         tables = [[fence(t) for t in designs.alias_tables(n, stride)] for n in size]
         for channels in CHANNELS:
             for x in layouts(2, channels, *size, dtype=dtype):
-                torch.ops.alias_ops.alias_l1(fence(x), *tables, (stride, stride))
+                maps = torch.ops.alias_ops.alias_l1(fence(x), *tables, (stride, stride))
+                torch.ops.alias_ops.alias_l1_backward(fence(maps), fence(x), *tables, (stride, stride))
 
 
 def call_conv2d_alias_l1(fence, size, dtype):
