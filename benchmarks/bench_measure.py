@@ -140,31 +140,43 @@ def test_layers(benchmark, settings, conv):
     conv_run(benchmark, settings, "convolutions, networks", conv, "forward")
 
 
+@pytest.mark.parametrize("direction", ["forward", "forward+backward"])
 @pytest.mark.parametrize("shape", POOL_SWEEP, ids=lambda shape: "x".join(map(str, shape)))
-def test_maps(benchmark, settings, shape):
+def test_maps(benchmark, settings, shape, direction):
     x = torch.randn(shape, device=settings.device)
     chosen = spread(shape[0] * shape[1], max(2, 500_000 // (shape[2] * shape[3]))).to(x.device)
-    maps = x.flatten(0, 1)[chosen].double()
-    error = checked(
-        alias_ops.aliasing(x, reduction="none").flatten()[chosen],
-        reference.aliasing(maps, reduction="none"),
-        torch.float32,
-    )
+    maps = x.flatten(0, 1)[chosen].double().requires_grad_()
+    leaf = x.detach().requires_grad_()
+    actual, expected = alias_ops.aliasing(leaf, reduction="none"), reference.aliasing(maps, reduction="none")
+    error = checked(actual.detach().flatten()[chosen], expected.detach(), x.dtype)
+    if direction != "forward":
+        (dx,) = torch.autograd.grad(actual.sum(), leaf)
+        (exact,) = torch.autograd.grad(expected.sum(), maps)
+        error = max(error, checked(dx.flatten(0, 1)[chosen], exact, x.dtype, GRADIENT_SLACK))
     case = {
         "group": "aliasing of maps",
         "op": "aliasing",
         "shape": list(shape),
         "dtype": "float32",
-        "direction": "forward",
+        "direction": direction,
         "relative error": error,
     }
 
     def call(function):
-        def forward():
-            with torch.no_grad():
-                function(x)
+        if direction == "forward":
 
-        return forward
+            def forward():
+                with torch.no_grad():
+                    function(x)
+
+            return forward
+
+        def both():
+            leaf.grad = None
+            out = function(leaf)
+            out.backward(torch.ones_like(out))
+
+        return both
 
     rivals = {"definition": call(reference.aliasing), "max_pool2d": call(lambda x: F.max_pool2d(x, 2))}
-    race(benchmark, settings, case, call(alias_ops.aliasing), rivals, alias_floor(x))
+    race(benchmark, settings, case, call(alias_ops.aliasing), rivals, alias_floor(x, direction != "forward"))

@@ -113,20 +113,22 @@ def pool_floor(pool: str, x: torch.Tensor, passes: int) -> Floor:
     return Floor(passes * size, passes * operations, passes * fewest, x)
 
 
-def alias_floor(x: torch.Tensor) -> Floor:
+def alias_floor(x: torch.Tensor, backward: bool = False) -> Floor:
     """The measure of maps with stride 2: read x; transform it to the kept band, and its even samples to their spectrum.
 
     Real transforms, as products with a cosine and a sine row a frequency. Samples j and -j share both rows, so sums
     and differences of the two halve the products. Along an axis of N there are M = ceil(N / 2) samples and
     K = 2 floor((M - 1) / 2) + 1 kept rows: K N^2 / 2 + K^2 N / 2 multiply-adds and M^3 for a square map.
+    ``backward`` reads x once more and writes dx, transforms it again and back.
     """
     batch, channels, height, width = x.shape
     m_h, m_w = designs.output_size(height, 2), designs.output_size(width, 2)
     k_h, k_w = 2 * designs.half_band(height, 2) + 1, 2 * designs.half_band(width, 2) + 1
     band = k_h * height * width / 2 + k_h * k_w * width / 2
     spectrum = m_h * m_h * m_w / 2 + m_h * m_w * m_w / 2
-    operations = 2 * batch * channels * (band + spectrum)
-    return Floor(x.nbytes, operations, operations, x)
+    passes = 3 if backward else 1
+    operations = passes * 2 * batch * channels * (band + spectrum)
+    return Floor(passes * x.nbytes, operations, operations, x)
 
 
 def conv_floor(conv: Conv, x: torch.Tensor, backward: bool = False) -> Floor:

@@ -265,7 +265,9 @@ def test_gradient_does_not_depend_on_the_size_of_values(backend, size, factor):
 
 
 def test_a_gradient_of_other_maps_is_refused():
+    if _backend.extension is None:
+        pytest.skip(_backend.availability()["cpu"])
     x = randn(2, 3, 8, 8)
     for shape in [(2,), (3, 2), (2, 3, 1), (6,), ()]:
-        with pytest.raises(RuntimeError, match="one value for every map" if _backend.extension else ""):
+        with pytest.raises(RuntimeError, match="one value for every map"):
             BACKWARD(torch.ones(shape, dtype=DOUBLE), *operands(x))

@@ -300,6 +300,14 @@ def test_the_floor_of_the_measure_of_maps():
     assert made.bytes == 2 * 8 * 64
 
 
+def test_the_floor_of_the_measure_of_maps_and_its_gradient():
+    """x is read again, transformed again and back, and its gradient written."""
+    x = torch.ones(1, 2, 8, 8, dtype=torch.float64)
+    made = floor.alias_floor(x, backward=True)
+    assert made.operations == 3 * floor.alias_floor(x).operations
+    assert made.bytes == 3 * 2 * 8 * 64
+
+
 @pytest.mark.parametrize(("network", "name"), [("resnet18", "ResNet-18 "), ("resnet50", "ResNet-50 ")])
 def test_layers_are_those_of_torchvision(network, name):
     """Name, channels, map and kernel of every strided convolution, as the network itself runs."""

@@ -44,7 +44,7 @@ class MapGroups {
 
 template <class C>
 struct AliasTransforms {
-  PackedRows<C> low_h, low_w, dft_h, dft_w;
+  DftAxis<C> low_h, low_w, dft_h, dft_w;
   explicit AliasTransforms(const AliasL1Args& a)
       : low_h(pack_dft<C>(a.low_h)),
         low_w(pack_dft<C>(a.low_w)),

@@ -10,10 +10,9 @@ namespace {
 
 template <class C>
 struct Adjoints {
-  PackedRows<C> low_h, low_w, dft_h, dft_w;
+  DftAxis<C> low_h, low_w, dft_h, dft_w;
   explicit Adjoints(const AliasL1Args& a)
-      : low_h(a.low_h.length, pair_rows(a.low_h.frequencies),
-              [&](int64_t k, int64_t row) { return -pair_element(a.low_h, row, k); }),
+      : low_h(pack_dft_adjoint<C>(a.low_h, -1)),
         low_w(pack_dft_adjoint<C>(a.low_w)),
         dft_h(pack_dft_adjoint<C>(a.dft_h)),
         dft_w(pack_dft_adjoint<C>(a.dft_w)) {}

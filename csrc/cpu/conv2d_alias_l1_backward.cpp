@@ -109,8 +109,8 @@ template <class C>
 void residual_gradient(const ResidualL1GradientArgs& a, const Runtime& runtime) {
   constexpr int kL = kLanes<C>;
   const Maps& maps = a.residual;
-  const PackedRows<C> dft_h = pack_dft<C>(a.dft_h), dft_w = pack_dft<C>(a.dft_w);
-  const PackedRows<C> back_h = pack_dft_adjoint<C>(a.dft_h), back_w = pack_dft_adjoint<C>(a.dft_w);
+  const DftAxis<C> dft_h = pack_dft<C>(a.dft_h), dft_w = pack_dft<C>(a.dft_w);
+  const DftAxis<C> back_h = pack_dft_adjoint<C>(a.dft_h), back_w = pack_dft_adjoint<C>(a.dft_w);
   const int64_t along_size = std::max(dft_h.rows() * maps.width, maps.height * dft_w.rows()) * kL;
   const int64_t pairs_size = dft_h.rows() * dft_w.rows() * kL, map_size = maps.height * maps.width * kL;
   const auto fill = [&](int64_t image, int64_t channel, const C* x, int64_t row_step, int64_t column_step, C* along,

@@ -183,7 +183,8 @@ class PointwiseConv2d {
   const Runtime& runtime_;
   const OutputLanes<C> lanes_;
   const int64_t height_, width_, channels_;
-  const PackedRows<C> dft_h_, dft_w_, low_h_, low_w_;
+  const DftAxis<C> dft_h_, dft_w_;
+  const PackedRows<C> low_h_, low_w_;
 };
 
 }  // namespace

@@ -175,8 +175,8 @@ class TapMeasure {
   const Conv2dAliasL1Args& a_;
   const Runtime& runtime_;
   const TapResiduals<C> residuals_;
-  const PackedRows<C> dft_h_, dft_w_;
-  PackedRows<C> back_h_, back_w_;
+  const DftAxis<C> dft_h_, dft_w_;
+  DftAxis<C> back_h_, back_w_;
   const int64_t inputs_, outputs_, input_vectors_, output_vectors_, pixels_, images_, rows_, residual_row_, map_row_,
       weight_size_;
   int64_t blocks_ = 1;

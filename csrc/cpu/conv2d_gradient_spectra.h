@@ -11,19 +11,17 @@ namespace alias_ops::ALIAS_OPS_ISA {
 // One axis. What comes back to x has, after its pairs, the samples that the frame meets one by one.
 template <class C>
 struct GradientAxis {
-  PackedRows<C> bins;   // strided output's gradient -> pairs of the kept bins' gradients, conjugated
+  DftAxis<C> bins;      // strided output's gradient -> pairs of the kept bins' gradients, conjugated
   PackedRows<C> input;  // conjugated pairs and samples -> x, times `factor`
   int64_t columns;
 
   GradientAxis(const ConvAxis& a, const SpectralAxis<C>& axis, double factor) {
-    const auto conjugated = [](const DftTable& table, int64_t row, int64_t k) {
-      return (row > 0 && row % 2 == 0 ? -1 : 1) * pair_element(table, row, k);
-    };
     const int64_t pairs = pair_rows(axis.frequencies), samples = axis.samples.size();
     columns = pairs + samples;
-    bins = PackedRows<C>(pairs, a.dft.length, [&](int64_t row, int64_t k) { return conjugated(a.dft, row, k); });
+    bins = DftAxis<C>(a.dft, axis.frequencies, false, -1, 1);
     input = PackedRows<C>(a.input.length, columns, [&](int64_t k, int64_t row) {
-      return factor * (row < pairs ? conjugated(a.input, row, k) : double(axis.samples[row - pairs] == k));
+      return factor * (row < pairs ? (is_sine(row) ? -1 : 1) * pair_element(a.input, row, k)
+                                   : double(axis.samples[row - pairs] == k));
     });
   }
 };

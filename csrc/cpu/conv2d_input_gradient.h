@@ -91,10 +91,10 @@ class InputGradient {
     }
     for (size_t sample = 0; sample < h_.samples.size(); ++sample) {
       for (int64_t i = 0; i < images_; ++i) {
-        C* to = at(i, pair_rows(h_.frequencies) + sample, g == 0 ? 0 : 2 * g - 1);
+        C* to = at(i, pair_rows(h_.frequencies) + sample, 2 * g);
         const Bin<C> d = value(product_at(sample), i);
         store(to, d.re);
-        if (g > 0) store(to + kL, d.im);
+        if (g > 0) store(to - kL, d.im);
       }
     }
   }
@@ -111,10 +111,10 @@ class InputGradient {
     }
     for (size_t sample = 0; sample < w_.samples.size(); ++sample) {
       for (int64_t i = 0; i < images_; ++i) {
-        C* to = at(i, f == 0 ? 0 : 2 * f - 1, pair_rows(w_.frequencies) + sample);
+        C* to = at(i, 2 * f, pair_rows(w_.frequencies) + sample);
         const Bin<C> d = value(product_at(sample), i);
         store(to, d.re);
-        if (f > 0) store(to + back_w_.columns * kL, d.im);
+        if (f > 0) store(to - back_w_.columns * kL, d.im);
       }
     }
   }

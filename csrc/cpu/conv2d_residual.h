@@ -248,7 +248,7 @@ class ConvResidual {
   const Runtime& runtime_;
   const SpectralAxis<C> h_, w_;
   const OutputLanes<C> lanes_;
-  PackedRows<C> back_h_, back_w_;
+  DftAxis<C> back_h_, back_w_;
 };
 
 }  // namespace alias_ops::ALIAS_OPS_ISA

@@ -14,7 +14,7 @@ namespace alias_ops::ALIAS_OPS_ISA {
 template <class C>
 struct SpectralAxis {
   int64_t frequencies, kernel, lines;
-  PackedRows<C> input, dft;
+  DftAxis<C> input, dft;
   std::vector<C> phase_re, phase_im;  // [frequencies][kernel]
   std::vector<C> frame_re, frame_im;  // [lines][frequencies]
   std::vector<int64_t> samples;       // the input samples that any line meets, each once
@@ -168,8 +168,8 @@ class InputSpectra : public Spectra<C> {
   template <class Slot>
   void put_line(int64_t frequencies, const C* pairs, int64_t image, int64_t channel, Slot slot) {
     for (int64_t f = 0; f < frequencies; ++f) {
-      const C* pair = pairs + (f == 0 ? 0 : 2 * f - 1) * kL;
-      this->put(slot(f), image, channel, load(pair), f == 0 ? Vec<C>{} : load(pair + kL));
+      const C* pair = pairs + 2 * f * kL;
+      this->put(slot(f), image, channel, load(pair), f == 0 ? Vec<C>{} : load(pair - kL));
     }
   }
 

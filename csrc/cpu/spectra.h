@@ -1,48 +1,15 @@
-// Small dense DFTs of groups of real maps, maps in lanes, and the L1 norm of a half plane.
+// Bins of maps in lanes, and the L1 norm of a half plane of them.
 //
-// A real map's spectrum is kept as real pairs: row 0 is the cosine sum of frequency 0, rows 2f-1 and 2f
-// are the cosine and minus-sine sums of frequency f; columns likewise. With a, b the two rows of f and
-// c, s the two columns of g, the bin (+f, g) is (ac - bs) + i(as + bc) and (-f, g) is (ac + bs) + i(as - bc).
+// Of pairs (dft.h) with a and b the cosine and sine row of f, c and s the cosine and sine column of g, the bin (+f, g)
+// is (ac - bs) + i(as + bc) and (-f, g) is (ac + bs) + i(as - bc).
 #pragma once
 
 #include <cmath>
 
+#include "dft.h"
 #include "lanes.h"
-#include "tile.h"
 
 namespace alias_ops::ALIAS_OPS_ISA {
-
-inline int64_t pair_rows(int64_t frequencies) { return 2 * frequencies - 1; }
-
-inline double pair_element(const DftTable& table, int64_t row, int64_t k) {
-  const int64_t f = (row + 1) / 2, part = row == 0 || row % 2 == 1 ? 0 : 1;
-  return table.data[(part * table.frequencies + f) * table.length + k];
-}
-
-// Coefficients of one axis, packed for tiles: pair_rows x length.
-template <class C>
-inline PackedRows<C> pack_dft(const DftTable& table) {
-  return PackedRows<C>(pair_rows(table.frequencies), table.length,
-                       [&](int64_t row, int64_t k) { return pair_element(table, row, k); });
-}
-
-// The way back from pairs to samples: length x pair_rows.
-template <class C>
-inline PackedRows<C> pack_dft_adjoint(const DftTable& table) {
-  return PackedRows<C>(table.length, pair_rows(table.frequencies),
-                       [&](int64_t k, int64_t row) { return pair_element(table, row, k); });
-}
-
-// Pairs [rows][columns][lanes] of maps [height][width][lanes] (steps in elements); `along` holds
-// rows x width vectors between the two products.
-template <class C>
-inline void transform(const PackedRows<C>& rows, const PackedRows<C>& columns, const C* x, int64_t row_step,
-                      int64_t column_step, C* along, C* pairs, Ahead* ahead = nullptr) {
-  constexpr int kL = kLanes<C>;
-  const int64_t width = columns.inner();
-  multiply(rows, Panel<C>{x, row_step, column_step, along, width * kL, kL, width, false, ahead});
-  multiply(columns, Panel<C>{along, kL, width * kL, pairs, kL, columns.rows() * kL, rows.rows(), false, ahead});
-}
 
 // 1 for the bins that are their own mirror image (DC, and Nyquist of an even size), 2 for the others.
 inline int multiplicity(int64_t frequency, int64_t length) { return frequency == 0 || 2 * frequency == length ? 1 : 2; }
@@ -134,19 +101,20 @@ struct BinPair {
   Bin<C> plus, minus;
 };
 
-// Where the cosine row and column of a frequency lie among `columns` columns of pairs.
+// Where the cosine row and column of a frequency lie among `columns` columns of pairs; the sines' lie before.
 template <class C>
 inline int64_t pair_offset(int64_t columns, int64_t f, int64_t g) {
-  return ((f == 0 ? 0 : 2 * f - 1) * columns + (g == 0 ? 0 : 2 * g - 1)) * kLanes<C>;
+  return 2 * (f * columns + g) * kLanes<C>;
 }
 
 template <class C>
 inline BinPair<C> load_bins(const C* pairs, int64_t columns, int64_t f, int64_t g) {
   constexpr int kL = kLanes<C>;
-  const C *a = pairs + pair_offset<C>(columns, f, g), *b = a + columns * kL;
+  const C* a = pairs + pair_offset<C>(columns, f, g);
+  const int64_t row = columns * kL;
   const Vec<C> zero = {};
-  const Vec<C> ac = load(a), as = g == 0 ? zero : load(a + kL);
-  const Vec<C> bc = f == 0 ? zero : load(b), bs = f == 0 || g == 0 ? zero : load(b + kL);
+  const Vec<C> ac = load(a), as = g == 0 ? zero : load(a - kL);
+  const Vec<C> bc = f == 0 ? zero : load(a - row), bs = f == 0 || g == 0 ? zero : load(a - row - kL);
   return {{ac - bs, as + bc}, {ac + bs, as - bc}};
 }
 
@@ -154,11 +122,12 @@ inline BinPair<C> load_bins(const C* pairs, int64_t columns, int64_t f, int64_t 
 template <class C>
 inline void store_bins_adjoint(C* pairs, int64_t columns, int64_t f, int64_t g, const BinPair<C>& d) {
   constexpr int kL = kLanes<C>;
-  C *a = pairs + pair_offset<C>(columns, f, g), *b = a + columns * kL;
+  C* a = pairs + pair_offset<C>(columns, f, g);
+  const int64_t row = columns * kL;
   store(a, d.plus.re + d.minus.re);
-  if (g > 0) store(a + kL, d.plus.im + d.minus.im);
-  if (f > 0) store(b, d.plus.im - d.minus.im);
-  if (f > 0 && g > 0) store(b + kL, d.minus.re - d.plus.re);
+  if (g > 0) store(a - kL, d.plus.im + d.minus.im);
+  if (f > 0) store(a - row, d.plus.im - d.minus.im);
+  if (f > 0 && g > 0) store(a - row - kL, d.minus.re - d.plus.re);
 }
 
 // visit(f, g, weight) for the half plane of bins but those with f < skip_f and g < skip_g. The weight is how often

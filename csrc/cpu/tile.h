@@ -113,12 +113,13 @@ struct Panel {
   Ahead* ahead = nullptr;  // what to ask for meanwhile
 };
 
+// Vectors of the next tile, of those that are left: 4 go as 2 + 2, not 3 + 1.
+inline int tile_width(int64_t left) { return int(left == 4 ? 2 : left < kTileColumns ? left : kTileColumns); }
+
 template <class C>
 inline void multiply(const PackedRows<C>& packed, const Panel<C>& p) {
   for (int64_t v = 0; v < p.vectors;) {
-    // 4 vectors go as 2 + 2, not 3 + 1.
-    const int64_t left = p.vectors - v;
-    const int width = int(left == 4 ? 2 : left < kTileColumns ? left : kTileColumns);
+    const int width = tile_width(p.vectors - v);
     for (int64_t r = 0; r < packed.rows(); r += packed.block_rows(r)) {
       const int rows = int(packed.block_rows(r));
       tile_of<C>(rows,
