@@ -215,7 +215,7 @@ def test_second_derivatives_are_right_or_refused(backend, name):
 
     actual, definition = FUNCTIONS[name]
     result = derivative(backend, lambda: second(actual))
-    assert result is not None or name not in ("flc", "asap")
+    assert result is not None or name not in ("flc", "asap", "aliasing")
     if result is not None:
         assert_close(result, second(definition), DOUBLE)
 

@@ -35,7 +35,10 @@ def _setup_context(ctx, inputs, output) -> None:
 
 def _backward(ctx, grad):
     (x,) = ctx.saved_tensors
-    dx = torch.ops.alias_ops.alias_l1_backward(grad, x, ctx.tables_h, ctx.tables_w, ctx.stride)
+    # A kernel has no gradient of its own, and autograd would take that for zero: who wants a graph gets PyTorch's form.
+    graph = torch.is_grad_enabled() and (grad.requires_grad or x.requires_grad)
+    backward = _adjoints.alias_l1_backward if graph else torch.ops.alias_ops.alias_l1_backward
+    dx = backward(grad, x, ctx.tables_h, ctx.tables_w, ctx.stride)
     # PyTorch wants None for a list of tensors spelt out, one each.
     return dx, [None] * len(ctx.tables_h), [None] * len(ctx.tables_w), None
 
