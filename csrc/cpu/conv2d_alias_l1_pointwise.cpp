@@ -3,6 +3,7 @@
 #include "blocks.h"
 #include "buffer.h"
 #include "conv2d_alias_l1.h"
+#include "conv2d_spectra.h"
 #include "ops.h"
 #include "parallel.h"
 #include "spectra.h"
@@ -70,38 +71,19 @@ class PointwiseConv2d {
  private:
   // residuals [image][pixel][channels]
   void transform_input(C* residuals, int64_t first, int64_t images) {
-    const Maps& x = a_.x;
-    const int64_t groups = channels_ / kL, pixels = x.height * x.width;
-    parallel(runtime_, images * groups, 1, [&](Pieces& pieces) {
-      Ahead ahead(false);
-      Buffer<C> scratch((pixels + height_ * (x.width + width_)) * kL);
-      C *group = scratch.data(), *along = group + pixels * kL, *low = along + height_ * x.width * kL;
-      for (int64_t task = pieces.next(); task >= 0; task = pieces.next()) {
-        const int64_t image = task / groups, channel = task % groups * kL;
-        const int64_t count = std::min<int64_t>(kL, x.channels - channel);
-        const S* from = map_at<S>(x, first + image, channel);
-        const int64_t next = (task + 1) % groups * kL;
-        read_ahead(ahead, x, map_at<S>(x, first + (task + 1) / groups, next),
-                   task + 1 < images * groups ? std::min<int64_t>(kL, x.channels - next) : 0);
-        const C* source = group;
-        int64_t row_step = x.width * kL, column_step = kL;
-        if (std::is_same_v<S, C> && x.channel_stride == 1 && count == kL) {
-          source = reinterpret_cast<const C*>(from);
-          row_step = x.row_stride, column_step = x.column_stride;
-        } else {
-          gather_group<S, C>(x, count, [&](int64_t i) { return from + i * x.channel_stride; }, group);
-        }
-        multiply(low_h_, Panel<C>{source, row_step, column_step, along, x.width * kL, kL, x.width, false, &ahead});
-        multiply(low_w_, Panel<C>{along, kL, x.width * kL, low, kL, width_ * kL, height_, false, &ahead});
-        C* to = residuals + image * height_ * width_ * channels_ + channel;
-        for (int64_t n = 0; n < height_; ++n) {
-          for (int64_t m = 0; m < width_; ++m) {
-            const C* sample = source + n * a_.h.stride * row_step + m * a_.w.stride * column_step;
-            store(to + (n * width_ + m) * channels_, load(sample) - load(low + (n * width_ + m) * kL));
-          }
+    const int64_t width = a_.x.width, along_size = height_ * width * kL;
+    const auto fill = [&](int64_t image, int64_t channel, const C* x, int64_t row_step, int64_t column_step, C* along,
+                          Ahead* ahead) {
+      C *low = along + along_size, *to = residuals + image * height_ * width_ * channels_ + channel;
+      transform(low_h_, low_w_, x, row_step, column_step, along, low, ahead);
+      for (int64_t n = 0; n < height_; ++n) {
+        for (int64_t m = 0; m < width_; ++m) {
+          const C* sample = x + n * a_.h.stride * row_step + m * a_.w.stride * column_step;
+          store(to + (n * width_ + m) * channels_, load(sample) - load(low + (n * width_ + m) * kL));
         }
       }
-    });
+    };
+    each_group<S, C>(a_.x, first, images, along_size + height_ * width_ * kL, runtime_, fill);
   }
 
   void measure(const C* residuals, int64_t first, int64_t images) {

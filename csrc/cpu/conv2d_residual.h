@@ -97,13 +97,8 @@ class ConvResidual {
       const Maps& y = o_.a_.y;
       C *pairs = output_.data() + slot * pairs_, *sums = sums_.data() + slot * kL;
       const S* from = map_at<S>(y, image, vector_.output);
-      if (std::is_same_v<S, C> && y.channel_stride == 1 && vector_.count == kL) {
-        transform(o_.h_.dft, o_.w_.dft, reinterpret_cast<const C*>(from), y.row_stride, y.column_stride, along_.data(),
-                  pairs, &ahead_);
-      } else {
-        gather_group<S, C>(y, vector_.count, [&](int64_t i) { return from + i * y.channel_stride; }, map_.data());
-        transform(o_.h_.dft, o_.w_.dft, map_.data(), y.width * kL, kL, along_.data(), pairs, &ahead_);
-      }
+      const LaneMaps<C> maps = in_lanes(y, from, vector_.count, map_.data());
+      transform(o_.h_.dft, o_.w_.dft, maps.data, maps.row, maps.column, along_.data(), pairs, &ahead_);
       if (o_.a_.bias != nullptr) {
         const S* bias = static_cast<const S*>(o_.a_.bias) + vector_.output;
         store(pairs, load(pairs) - load_first(bias, vector_.count));

@@ -105,24 +105,17 @@ struct Spectra {
 template <class S, class C, class Fill>
 inline void each_group(const Maps& x, int64_t first, int64_t images, int64_t scratch_size, const Runtime& runtime,
                        const Fill& fill) {
-  constexpr int kL = kLanes<C>;
-  const int64_t groups = (x.channels + kL - 1) / kL, pixels = x.height * x.width;
-  parallel(runtime, images * groups, 1, [&](Pieces& pieces) {
-    Buffer<C> scratch(pixels * kL + scratch_size);
-    C *group = scratch.data(), *rest = group + pixels * kL;
+  const int64_t size = x.height * x.width * kLanes<C>;
+  Maps tile = x;
+  tile.data = map_at<S>(x, first, 0), tile.images = images;
+  const MapGroups<C> groups(tile, false);
+  parallel(runtime, groups.count(), 1, [&](Pieces& pieces) {
+    Buffer<C> scratch(size + scratch_size);
     Ahead ahead(false);
-    for (int64_t task = pieces.next(); task >= 0; task = pieces.next()) {
-      const int64_t image = task / groups, channel = task % groups * kL;
-      const int64_t count = std::min<int64_t>(kL, x.channels - channel), next = (task + 1) % groups * kL;
-      const S* from = map_at<S>(x, first + image, channel);
-      read_ahead(ahead, x, map_at<S>(x, first + (task + 1) / groups, next),
-                 task + 1 < images * groups ? std::min<int64_t>(kL, x.channels - next) : 0);
-      if (std::is_same_v<S, C> && x.channel_stride == 1 && count == kL) {
-        fill(image, channel, reinterpret_cast<const C*>(from), x.row_stride, x.column_stride, rest, &ahead);
-      } else {
-        gather_group<S, C>(x, count, [&](int64_t i) { return from + i * x.channel_stride; }, group);
-        fill(image, channel, group, x.width * kL, kL, rest, &ahead);
-      }
+    for (int64_t group = pieces.next(); group >= 0; group = pieces.next()) {
+      read_ahead(ahead, tile, groups.template at<S>(tile, group + 1), groups.maps(group + 1));
+      const LaneMaps<C> maps = in_lanes(tile, groups.template at<S>(tile, group), groups.maps(group), scratch.data());
+      fill(groups.list(group), groups.first(group), maps.data, maps.row, maps.column, scratch.data() + size, &ahead);
     }
   });
 }

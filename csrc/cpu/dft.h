@@ -26,14 +26,13 @@ inline double pair_element(const DftTable& table, int64_t row, int64_t k) {
 inline bool is_mirrored(const DftTable& table) {
   double most = 0, off = 0;
   for (int64_t row = 0; row < pair_rows(table.frequencies); ++row) {
-    for (int64_t k = 1; k < table.length; ++k) {
+    for (int64_t k = 1; k <= table.length / 2; ++k) {
       const double value = pair_element(table, row, k), mirrored = pair_element(table, row, table.length - k);
       most = std::max(most, std::abs(value));
       off = std::max(off, std::abs(is_sine(row) ? value + mirrored : value - mirrored));
     }
   }
-  constexpr int64_t kShortest = 12;  // below, there is less to save than there is to add
-  return table.length >= kShortest && off <= 1e-14 * most;
+  return off <= 1e-14 * most;
 }
 
 // One axis, packed for tiles: the pairs of its first `frequencies` from samples, or samples from pairs, the adjoint.
@@ -43,7 +42,10 @@ class DftAxis {
  public:
   DftAxis() = default;
   DftAxis(const DftTable& t, int64_t frequencies, bool adjoint, double sine, double factor)
-      : adjoint_(adjoint), pairs_(pair_rows(frequencies)), length_(t.length), mirrored_(is_mirrored(t)) {
+      : adjoint_(adjoint),
+        pairs_(pair_rows(frequencies)),
+        length_(t.length),
+        mirrored_(t.length >= kShortest && is_mirrored(t)) {
     const auto element = [&](int64_t row, int64_t k) {
       return factor * (is_sine(row) ? sine : 1) * pair_element(t, row, k);
     };
@@ -85,6 +87,7 @@ class DftAxis {
 
  private:
   static constexpr int kL = kLanes<C>;
+  static constexpr int64_t kShortest = 12;  // below, there is less to save than there is to add
 
   // Of two samples each, but for the first and the middle one, which are their own mirror images.
   int64_t sums() const { return length_ / 2 + 1; }

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "ahead.h"
+#include "blocks.h"
 #include "simd.h"
 
 namespace alias_ops::ALIAS_OPS_ISA {
@@ -85,6 +86,49 @@ inline void gather_group(const Maps& m, int64_t count, First first, C* group) {
     transpose<C>(block);
     for (int64_t j = 0; j < n; ++j) store(to + j * kL, block[j]);
   });
+}
+
+// Maps in groups of a vector's lanes, which share a list: all maps are one, or those of an image.
+template <class C>
+class MapGroups {
+  static constexpr int kL = kLanes<C>;
+
+ public:
+  MapGroups(const Maps& m, bool evenly)
+      : length_(evenly ? m.images * m.channels : m.channels),
+        groups_(ceiling(length_, kL)),
+        count_((evenly ? 1 : m.images) * groups_) {}
+
+  int64_t count() const { return count_; }
+  int64_t list(int64_t group) const { return group / groups_; }
+  int64_t first(int64_t group) const { return group % groups_ * kL; }
+  // No maps beyond the last group.
+  int64_t maps(int64_t group) const { return group < count_ ? std::min<int64_t>(kL, length_ - first(group)) : 0; }
+  int64_t number(int64_t group) const { return list(group) * length_ + first(group); }  // of its first map
+  template <class S>
+  const S* at(const Maps& m, int64_t group) const {
+    return map_at<S>(m, list(group), first(group));
+  }
+
+ private:
+  int64_t length_, groups_, count_;
+};
+
+// [height][width][lanes], the steps in elements.
+template <class C>
+struct LaneMaps {
+  const C* data;
+  int64_t row, column;
+};
+
+// `count` <= lanes maps from `first` on: where they are, if they lie so, or else gathered into `group`.
+template <class S, class C>
+inline LaneMaps<C> in_lanes(const Maps& m, const S* first, int64_t count, C* group) {
+  if constexpr (std::is_same_v<S, C>) {
+    if (m.channel_stride == 1 && count == kLanes<C>) return {first, m.row_stride, m.column_stride};
+  }
+  gather_group<S, C>(m, count, [&](int64_t i) { return first + i * m.channel_stride; }, group);
+  return {group, m.width * kLanes<C>, kLanes<C>};
 }
 
 // The way back to maps of any strides, which are written over, or with kAdd added to. to: the first map.
