@@ -37,6 +37,18 @@ def conv_error(x, weight, padding, direction, ways=("with output", "without outp
     return max(errors)
 
 
+def maps_error(x, direction):
+    """Of the measure of some maps, and of its gradients where they are timed."""
+    chosen = spread(x.shape[0] * x.shape[1], max(2, 500_000 // (x.shape[2] * x.shape[3]))).to(x.device)
+    leaf, maps = x.detach().requires_grad_(), x.flatten(0, 1)[chosen].double().requires_grad_()
+    actual, expected = alias_ops.aliasing(leaf, reduction="none"), reference.aliasing(maps, reduction="none")
+    error = checked(actual.detach().flatten()[chosen], expected.detach(), x.dtype)
+    if direction == "forward":
+        return error
+    (dx,), (exact,) = torch.autograd.grad(actual.sum(), leaf), torch.autograd.grad(expected.sum(), maps)
+    return max(error, checked(dx.flatten(0, 1)[chosen], exact, x.dtype, GRADIENT_SLACK))
+
+
 def conv_run(benchmark, settings, group, conv, direction):
     device, padding = settings.device, conv.kernel // 2
     x = torch.randn(conv.batch, conv.channels, conv.size, conv.size, device=device)
@@ -144,15 +156,8 @@ def test_layers(benchmark, settings, conv):
 @pytest.mark.parametrize("shape", POOL_SWEEP, ids=lambda shape: "x".join(map(str, shape)))
 def test_maps(benchmark, settings, shape, direction):
     x = torch.randn(shape, device=settings.device)
-    chosen = spread(shape[0] * shape[1], max(2, 500_000 // (shape[2] * shape[3]))).to(x.device)
-    maps = x.flatten(0, 1)[chosen].double().requires_grad_()
+    error = maps_error(x, direction)
     leaf = x.detach().requires_grad_()
-    actual, expected = alias_ops.aliasing(leaf, reduction="none"), reference.aliasing(maps, reduction="none")
-    error = checked(actual.detach().flatten()[chosen], expected.detach(), x.dtype)
-    if direction != "forward":
-        (dx,) = torch.autograd.grad(actual.sum(), leaf)
-        (exact,) = torch.autograd.grad(expected.sum(), maps)
-        error = max(error, checked(dx.flatten(0, 1)[chosen], exact, x.dtype, GRADIENT_SLACK))
     case = {
         "group": "aliasing of maps",
         "op": "aliasing",

@@ -128,15 +128,14 @@ def test_channels_last_and_its_gradient(backend, channels):
         assert_differentiates(x, actual, 2, dtype)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+# Of columns that are all the same, D is 0 but for its columns, and the direction of D/|D| rounding noise.
+@pytest.mark.parametrize("layout", [layout for layout in LAYOUTS if layout != "expanded columns"])
 @pytest.mark.parametrize("shape", [(2, 3, 8, 8), (3, 17, 9, 6), (2, 33, 20, 33), (4, 1, 7, 3)], ids=str)
 def test_gradients_of_layouts(backend, layout, shape):
     """In memory that is not x's, laid out as ``empty_like`` does."""
     for dtype in (DOUBLE, torch.float32, torch.bfloat16):
         x = LAYOUTS[layout](*shape, dtype=dtype)
         before = x.clone()
-        if layout == "expanded columns":
-            continue  # D is 0 but for its columns, and the direction of D/|D| rounding noise
         leaf = x.detach().requires_grad_()
         assert_differentiates(leaf, alias_ops.aliasing(leaf, reduction="none"), 2, dtype)
         dx = BACKWARD(torch.ones(shape[:2], dtype=torch.float64 if dtype == DOUBLE else torch.float32), *operands(x))
